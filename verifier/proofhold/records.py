@@ -1,0 +1,153 @@
+"""A strict reader of JSON objects: every field is asked for by name and type, and none may be left over."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from proofhold.canonical import DIGEST_BYTES, Digest, Json
+from proofhold.errors import Malformed
+
+T = TypeVar("T")
+
+MAX_SAFE_INTEGER = 2**53 - 1
+MAX_TEXT_CHARS = 1024
+MAX_ITEMS = 1024
+
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+class Record:
+    """One JSON object being read. Errors carry the code ``<what>.malformed`` and the path of the field."""
+
+    def __init__(self, value: Json, *, what: str, path: str = "") -> None:
+        self._what = what
+        self._path = path
+        if not isinstance(value, dict):
+            raise self.error(f"expected an object, got {_kind(value)}")
+        self._left = dict(value)
+
+    def error(self, message: str, field: str = "") -> Malformed:
+        """Make (not raise) the error of this record."""
+        where = ".".join(part for part in (self._path, field) if part) or "the document"
+        return Malformed(f"{self._what}.malformed", f"{self._what}: {where}: {message}")
+
+    def take(self, field: str) -> Json:
+        """Take a field of any type."""
+        if field not in self._left:
+            raise self.error("missing", field)
+        return self._left.pop(field)
+
+    def text(self, field: str, *, max_chars: int = MAX_TEXT_CHARS, pattern: str | None = None) -> str:
+        """Take a string, bounded, and of a form if `pattern` names one."""
+        value = self.take(field)
+        if not isinstance(value, str):
+            raise self.error(f"expected a string, got {_kind(value)}", field)
+        if len(value) > max_chars:
+            raise self.error(f"{len(value)} characters, expected at most {max_chars}", field)
+        if pattern is not None and not re.fullmatch(pattern, value, re.ASCII):
+            raise self.error(f"got {value[:80]!r}, expected the form {pattern}", field)
+        return value
+
+    def integer(self, field: str, *, low: int = 0, high: int = MAX_SAFE_INTEGER) -> int:
+        """Take an integer of a closed range."""
+        value = self.take(field)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(f"expected an integer, got {_kind(value)}", field)
+        if not low <= value <= high:
+            raise self.error(f"got {value}, expected {low} to {high}", field)
+        return value
+
+    def number(self, field: str) -> float:
+        """Take a finite number. (Canonical JSON has no other.)"""
+        value = self.take(field)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.error(f"expected a number, got {_kind(value)}", field)
+        return float(value)
+
+    def boolean(self, field: str) -> bool:
+        """Take true or false."""
+        value = self.take(field)
+        if not isinstance(value, bool):
+            raise self.error(f"expected true or false, got {_kind(value)}", field)
+        return value
+
+    def hexadecimal(self, field: str, *, length_bytes: int) -> str:
+        """Take lower-case hexadecimal digits of a fixed length."""
+        value = self.text(field, max_chars=2 * length_bytes)
+        if len(value) != 2 * length_bytes or not _HEX.fullmatch(value):
+            raise self.error(f"expected {2 * length_bytes} lower-case hexadecimal digits", field)
+        return value
+
+    def digest(self, field: str) -> Digest:
+        """Take a SHA-256."""
+        return self.hexadecimal(field, length_bytes=DIGEST_BYTES)
+
+    def base64(self, field: str, *, max_bytes: int) -> bytes:
+        """Take bytes in standard base64, padded, in their one encoding."""
+        value = self.text(field, max_chars=4 * (max_bytes // 3 + 1))
+        try:
+            data = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise self.error("not base64", field) from error
+        # b64decode ignores stray bits in the last character: two texts would then give the same bytes.
+        if base64.b64encode(data).decode() != value:
+            raise self.error("not the canonical base64 of its bytes", field)
+        if len(data) > max_bytes:
+            raise self.error(f"{len(data)} bytes, expected at most {max_bytes}", field)
+        return data
+
+    def choice(self, field: str, options: Callable[[str], T]) -> T:
+        """Take a string that names one of an enumeration's values."""
+        value = self.text(field)
+        try:
+            return options(value)
+        except ValueError as error:
+            raise self.error(f"got {value[:80]!r}, which is not one of its values", field) from error
+
+    def record(self, field: str) -> Record:
+        """Take a nested object."""
+        return Record(self.take(field), what=self._what, path=self._sub(field))
+
+    def records(self, field: str, *, max_items: int = MAX_ITEMS) -> list[Record]:
+        """Take a list of objects."""
+        items = self.items(field, max_items=max_items)
+        return [Record(v, what=self._what, path=f"{self._sub(field)}[{i}]") for i, v in enumerate(items)]
+
+    def items(self, field: str, *, max_items: int = MAX_ITEMS) -> list[Json]:
+        """Take a list of anything, bounded."""
+        value = self.take(field)
+        if not isinstance(value, list):
+            raise self.error(f"expected a list, got {_kind(value)}", field)
+        if len(value) > max_items:
+            raise self.error(f"{len(value)} items, expected at most {max_items}", field)
+        return value
+
+    def optional(self, field: str, reader: Callable[[str], T]) -> T | None:
+        """Take a field that may be null: ``record.optional("trace_root", record.digest)``."""
+        if field in self._left and self._left[field] is None:
+            del self._left[field]
+            return None
+        return reader(field)
+
+    def version(self, expected: int) -> None:
+        """Take the field ``version``, which must be the one that this reader knows."""
+        got = self.integer("version")
+        if got != expected:
+            raise Malformed(f"{self._what}.version", f"{self._what}: version {got}, expected {expected}")
+
+    def close(self) -> None:
+        """Refuse whatever nobody asked for."""
+        if self._left:
+            raise self.error(f"unknown field {sorted(self._left)[0][:80]!r}")
+
+    def _sub(self, field: str) -> str:
+        return f"{self._path}.{field}" if self._path else field
+
+
+def _kind(value: Json) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
