@@ -124,6 +124,8 @@ class NeedKind(StrEnum):
     """Certificates, revocation lists and the like."""
     OPENING = "opening"
     """The tensors of one segment of a trace."""
+    LOCK = "lock"
+    """A lock that the job names, audited into the verifier's catalogue."""
     RETRY = "retry"
     """Nothing but another attempt: a check could not finish."""
 

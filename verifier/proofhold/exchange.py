@@ -24,6 +24,9 @@ MAX_EVIDENCE_BYTES = 8 * 2**20
 MAX_COLLATERAL_ITEMS = 32
 MAX_BUNDLE_BYTES = 64 * 2**20
 
+PARTS = frozenset((NeedKind.JOB, NeedKind.CLAIM, NeedKind.INPUT, NeedKind.OUTPUT, NeedKind.EVIDENCE))
+"""The needs that are parts of a bundle: an answer to one of them is put in its place, and is then no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:

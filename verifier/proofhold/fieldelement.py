@@ -93,11 +93,11 @@ def encode(value: int) -> str:
     return (value % MODULUS).to_bytes(ELEMENT_BYTES, "little").hex()
 
 
-def decode(text: str) -> int:
-    """Read a field element as a signed integer: the only one within MAX_MAGNITUDE that it stands for.
+def parse(text: str) -> int:
+    """Read a field element as the integer below the modulus that it is.
 
     Raises:
-        Malformed: ``felt.malformed`` (not canonical, not below the modulus) or ``felt.range``.
+        Malformed: ``felt.malformed``: not canonical, or not below the modulus.
 
     """
     if not isinstance(text, str) or not _ELEMENT.fullmatch(text):
@@ -105,6 +105,17 @@ def decode(text: str) -> int:
     element = int.from_bytes(bytes.fromhex(text), "little")
     if element >= MODULUS:
         raise Malformed("felt.malformed", "not below the order of the field")
+    return element
+
+
+def decode(text: str) -> int:
+    """Read a field element as a signed integer: the only one within MAX_MAGNITUDE that it stands for.
+
+    Raises:
+        Malformed: ``felt.malformed`` (not canonical, not below the modulus) or ``felt.range``.
+
+    """
+    element = parse(text)
     value = element if element <= MODULUS // 2 else element - MODULUS
     _check_magnitude(value)
     return value

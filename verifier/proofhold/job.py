@@ -26,6 +26,9 @@ MAX_PERIOD_S = 10 * 366 * 86_400
 MAX_EVIDENCE = 8
 MAX_CAPTURES = 1_000_000
 
+REPLAY_KIND = "replay"
+"""The kind of evidence that a claim without evidence is judged by: re-execution, by the verifier."""
+
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 ACCOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9:._-]{0,127}"
 

@@ -1,0 +1,91 @@
+"""Making a proof of one run, in a worker: proving takes gigabytes and all cores, and may be interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proofhold import canonical
+from proofhold.canonical import Digest
+from proofhold.catalogue import Circuit, Entry
+from proofhold.compile import native
+from proofhold.compile.provingkey import ensure_proving_key
+from proofhold.errors import Misuse
+from proofhold.job import job_tag
+from proofhold.payload import Tensors
+from proofhold.runner import Runner
+from proofhold.zkproof import ZkProof, expected_instances, proved_output
+
+PROVE_DEADLINE_S = 3600.0
+MAX_NATIVE_PROOF_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Prover:
+    """Makes ezkl proofs; the native part runs in `runner`, keys are kept in the user's cache.
+
+    Give it a runner of its own, without a memory limit and with all threads:
+    ``ProcessRunner(memory_bytes=None, threads=None)``.
+    """
+
+    runner: Runner
+    cache: Path | None = None
+    deadline_s: float = PROVE_DEADLINE_S
+
+    def circuit_of(self, entry: Entry) -> Circuit:
+        """Give the circuit that proofs of this model are made for.
+
+        Raises:
+            Misuse: the entry has none.
+
+        """
+        if entry.circuit is None:
+            raise Misuse(f"{entry.name} has no circuit: compile it first")
+        return entry.circuit
+
+    def prove(
+        self,
+        entry: Entry,
+        job: Digest,
+        inputs: Tensors,
+        *,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> ZkProof:
+        """Prove the model's run on these inputs, for this job and no other.
+
+        Args:
+            entry: the catalogue's entry of the model.
+            job: the job's digest; 16 bytes of it enter the circuit (PROTOCOL P7).
+            inputs: within the input domain.
+            on_step: told in words what happens.
+
+        Raises:
+            Misuse: the entry has no circuit.
+            CompileError: this machine cannot make the circuit's proving key, or there is no witness.
+            RunnerError: the prover died or took too long.
+
+        """
+        lock = self.circuit_of(entry).lock
+        keys = ensure_proving_key(entry, cache=self.cache, on_step=on_step)
+        on_step(f"proving (k = {lock.cost.k}, {lock.cost.rows} rows)")
+        numbers = [tensor.numpy().ravel().tolist() for tensor in inputs.items]
+        data = json.dumps([*numbers, list(job_tag(job))]).encode()
+        paths = (keys.circuit, keys.pk, keys.srs)
+        made = native.unwrap(
+            self.runner.run(
+                native.prove, *(str(path).encode() for path in paths), data, deadline_s=self.deadline_s
+            )
+        )
+        proof = _read(made)
+        # Before signing: what we claim must be what a verifier will rebuild.
+        expected = expected_instances(lock, job, inputs, proved_output(lock, proof.instances))
+        if expected.column != proof.instances:
+            raise Misuse("the proof's instances are not those of this job and input")
+        return proof
+
+
+def _read(made: bytes) -> ZkProof:
+    value = canonical.decode(made, max_bytes=MAX_NATIVE_PROOF_BYTES, what="proof")
+    return ZkProof(tuple(value["instances"]), bytes.fromhex(value["proof"]))

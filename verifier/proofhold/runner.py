@@ -1,0 +1,252 @@
+"""Where native code runs: in worker processes that may die, hang or run out of memory without harm.
+
+A `Runner` takes a task, which is a module-level function of this library from byte strings to bytes, and
+runs it somewhere. `ProcessRunner` keeps a pool of workers, each a fresh interpreter: native code that was
+given hostile bytes can abort or hang that process, and the lock that it holds is not ours. Nothing is
+pickled on the way, in either direction: a worker that was taken over can send bytes, not objects.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+from proofhold.errors import Misuse, ProofholdError
+
+Task: TypeAlias = Callable[..., bytes]
+"""A module-level function of this package that takes byte strings and gives one."""
+
+DEFAULT_DEADLINE_S = 30.0
+DEFAULT_MEMORY_BYTES = 4 * 2**30
+START_ALLOWANCE_S = 20.0
+"""A worker's first task also imports the native library, which may be slow on a cold disk."""
+TASKS_PER_WORKER = 1000
+"""A worker is replaced after so many tasks: what native code leaks stays bounded."""
+MAX_MESSAGE_BYTES = 256 * 2**20
+
+OK, RAISED = b"\x00", b"\x01"
+
+
+class RunnerError(ProofholdError):
+    """A task gave no result. Says nothing about the data that it was given."""
+
+    code = "runner.failed"
+
+
+class WorkerDied(RunnerError):
+    """The worker process ended in the middle of a task: aborted, or killed for its memory."""
+
+    code = "runner.died"
+
+
+class WorkerTimedOut(RunnerError):
+    """The task took longer than its deadline; its worker was killed."""
+
+    code = "runner.timeout"
+
+
+class TaskRaised(RunnerError):
+    """The task raised; `kind` is the exception's class name, which is all that crosses the border."""
+
+    code = "runner.raised"
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+
+
+class Runner(Protocol):
+    """Runs tasks. Thread-safe."""
+
+    def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
+        """Run `task(*parts)`.
+
+        Raises:
+            RunnerError: no result, for whatever reason; its `code` says which.
+
+        """
+
+
+class InlineRunner:
+    """Runs tasks in this very process: for tests of backends, and for nothing that a stranger sent."""
+
+    def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
+        """Run the task here; no deadline can be kept."""
+        del deadline_s
+        try:
+            return task(*parts)
+        except BaseException as error:
+            # As in a worker: ezkl's panics are BaseExceptions.
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise TaskRaised(type(error).__name__, str(error)) from error
+
+
+class ProcessRunner:
+    """A pool of persistent worker processes, started when they are first needed."""
+
+    def __init__(
+        self,
+        workers: int = 1,
+        *,
+        memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+        threads: int | None = 1,
+        tasks_per_worker: int = TASKS_PER_WORKER,
+    ) -> None:
+        """Set the pool up; no process is started yet.
+
+        Args:
+            workers: how many tasks may run at once.
+            memory_bytes: the address space of each worker, or no limit (a prover needs gigabytes).
+            threads: threads that native code may use in a worker, or as many as it likes.
+            tasks_per_worker: after how many tasks a worker is replaced.
+
+        """
+        if workers < 1:
+            raise Misuse(f"a pool has at least one worker, got {workers}")
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        self._closed = False
+        for _ in range(workers):
+            self._idle.put(_Worker(memory_bytes, threads, tasks_per_worker))
+        self._workers = workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
+        """Run the task in a worker, waiting for an idle one."""
+        name = _name_of(task)
+        if self._closed:
+            raise Misuse("this runner is closed")
+        worker = self._idle.get()
+        try:
+            return worker.run(name, parts, deadline_s)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End the workers, after the tasks that still run."""
+        self._closed = True
+        for _ in range(self._workers):
+            worker = self._idle.get()
+            worker.stop()
+            self._idle.put(worker)
+
+
+class _Worker:
+    """One process and the pipe to it. Used by one thread at a time."""
+
+    def __init__(self, memory_bytes: int | None, threads: int | None, tasks: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._threads = threads
+        self._tasks = tasks
+        self._left = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection[bytes, bytes] | None = None
+
+    def run(self, name: str, parts: tuple[bytes, ...], deadline_s: float) -> bytes:
+        pipe = self._pipe
+        if pipe is None or self._left == 0 or self._process is None or self._process.poll() is not None:
+            self.stop()
+            pipe = self._start()
+            deadline_s += START_ALLOWANCE_S
+        self._left -= 1
+        finished = False
+        try:
+            until = time.monotonic() + deadline_s
+            send_parts(pipe, name.encode(), str(deadline_s).encode(), *parts)
+            if not pipe.poll(max(0.0, until - time.monotonic())):
+                raise WorkerTimedOut(f"no result within {deadline_s:g} s")
+            status, *values = receive_parts(pipe)
+            finished = True
+        except (EOFError, OSError) as error:
+            raise WorkerDied(f"the worker ended ({self._exit_status()})") from error
+        finally:
+            # Also on KeyboardInterrupt: a worker with half a task in it would answer the next one wrongly.
+            if not finished:
+                self.stop()
+        if status == OK:
+            return values[0]
+        raise TaskRaised(values[0].decode(), values[1].decode())
+
+    def stop(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._pipe = self._process = None
+
+    def _start(self) -> Connection[bytes, bytes]:
+        ours, theirs = Pipe(duplex=True)
+        self._pipe = ours
+        environment = dict(os.environ)
+        if self._threads is not None:
+            environment |= {"RAYON_NUM_THREADS": str(self._threads), "OMP_NUM_THREADS": str(self._threads)}
+        limit = str(self._memory_bytes or 0)
+        # A new interpreter, not a fork (ezkl's threads do not survive one) and not multiprocessing's spawn,
+        # which would run the caller's main module again: a hook must work from any script.
+        command = [sys.executable, "-P", "-m", "proofhold.runner_worker", str(theirs.fileno()), limit]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+        self._left = self._tasks
+        return ours
+
+    def _exit_status(self) -> str:
+        if self._process is None:
+            return "never started"
+        try:
+            return f"exit status {self._process.wait(timeout=5)}"
+        except subprocess.TimeoutExpired:
+            return "still running"
+
+
+def send_parts(pipe: Connection[bytes, bytes], *parts: bytes) -> None:
+    """Send byte strings, their number first."""
+    pipe.send_bytes(str(len(parts)).encode())
+    for part in parts:
+        pipe.send_bytes(part)
+
+
+def receive_parts(pipe: Connection[bytes, bytes]) -> list[bytes]:
+    """Receive what `send_parts` sent. Raises EOFError or OSError when the other side is gone."""
+    count = int(pipe.recv_bytes(32))
+    return [pipe.recv_bytes(MAX_MESSAGE_BYTES) for _ in range(count)]
+
+
+def _name_of(task: Task) -> str:
+    module, name = task.__module__, task.__qualname__
+    if "." in name or "<" in name:
+        raise Misuse(f"a task is a module-level function, got {module}.{name}")
+    return f"{module}:{name}"
+
+
+__all__ = [
+    "InlineRunner",
+    "ProcessRunner",
+    "Runner",
+    "RunnerError",
+    "TaskRaised",
+    "WorkerDied",
+    "WorkerTimedOut",
+]

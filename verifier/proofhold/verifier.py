@@ -1,0 +1,315 @@
+"""From evidence to a verdict: who judges, in what order, and what is left to ask for.
+
+`Verifier.verify` is a pure function of its arguments. It never fetches, waits or asks: what it lacks it
+names as needs, and the caller comes again with answers. The order is that of the protocol:
+
+1. What job and claim do not vouch for blames nobody; the true bytes are asked for (P1).
+2. The job's model and locks must be those that this verifier's catalogue audited (P14).
+3. The claim must be one that the job allows.
+4. Every piece of evidence is judged by the backend of its kind; a claim without evidence by re-execution.
+   A refuted proof is a rejection and never falls back (P17).
+5. The policy judges the findings, never the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from proofhold.canonical import Digest
+from proofhold.catalogue import Catalogue, Entry
+from proofhold.core import (
+    Accepted,
+    Answer,
+    Check,
+    Evidence,
+    Fault,
+    Finding,
+    Inconclusive,
+    Inputs,
+    Need,
+    NeedKind,
+    Offer,
+    Reason,
+    Refuted,
+    Rejected,
+    Statement,
+    Unclear,
+    Verdict,
+)
+from proofhold.domain import check_input
+from proofhold.errors import Misuse
+from proofhold.exchange import PARTS, Bundle, Exchange, mismatches
+from proofhold.job import REPLAY_KIND, Job, OnnxModel, statement_of
+from proofhold.payload import Payload
+from proofhold.policy import Policy
+
+
+class Backend(Protocol):
+    """Turns evidence of one kind into a finding, a refutation or "unclear".
+
+    Pure: no network and no clock of its own. It is given the catalogue's entry and never the policy.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The kind of evidence, as claims and jobs name it."""
+
+    def accepts(self, payload: Payload) -> bool:
+        """Tell whether evidence of this kind can speak of such a payload."""
+
+    def offers(self, entry: Entry) -> tuple[Offer, ...]:
+        """Say what evidence of this kind could show about a model, as alternatives; empty is nothing."""
+
+    def check(
+        self,
+        evidence: Evidence | None,
+        exchange: Exchange,
+        entry: Entry,
+        *,
+        answers: Sequence[Answer],
+        now: int,
+    ) -> Check:
+        """Judge one piece of evidence about an exchange whose digests and signatures were checked.
+
+        Args:
+            evidence: what the claim names, or None for the kind that judges claims without evidence.
+            exchange: the exchange it is about.
+            entry: what the catalogue pins about the job's model.
+            answers: what was handed in so far; untrusted.
+            now: the escrow's recorded time of the claim, unix seconds.
+
+        """
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A catalogue and the kinds of evidence that it can judge.
+
+    `backends` judge evidence by its kind; `fallback` judges claims that name none.
+    """
+
+    catalogue: Catalogue
+    backends: tuple[Backend, ...]
+    fallback: Backend | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [backend.kind for backend in self.judges]
+        if not kinds or len(set(kinds)) != len(kinds):
+            raise Misuse(
+                f"a verifier has at least one backend and one a kind, got {', '.join(kinds) or 'none'}"
+            )
+
+    @property
+    def judges(self) -> tuple[Backend, ...]:
+        """All backends, the fallback last."""
+        return self.backends if self.fallback is None else (*self.backends, self.fallback)
+
+    def offers(self, job: Job) -> tuple[Offer, ...]:
+        """Say what the kinds of evidence that a job names could show about its model."""
+        entry = self._pinned_entry(job)
+        if isinstance(entry, Reason):
+            return ()
+        return tuple(
+            offer
+            for backend in self.judges
+            if backend.kind in job.evidence_kinds
+            for offer in backend.offers(entry)
+        )
+
+    def objections_to(self, job: Job, payload: Payload) -> tuple[Reason, ...]:
+        """Say what is wrong with a job's model, locks and input, before anyone pays for it (P9)."""
+        entry = self._pinned_entry(job)
+        if isinstance(entry, Reason):
+            return (entry,)
+        unknown = sorted(set(job.evidence_kinds) - {backend.kind for backend in self.judges})
+        reasons = [_unknown_kind(kind) for kind in unknown]
+        return (*reasons, *check_input(entry.inputs, payload))
+
+    def verify(
+        self,
+        exchange: Exchange,
+        evidence: Sequence[Evidence] = (),
+        *,
+        policy: Policy,
+        now: int,
+        answers: Sequence[Answer] = (),
+    ) -> Verdict:
+        """Judge an exchange by its evidence under a policy.
+
+        Args:
+            exchange: what was agreed, given, claimed and returned; untrusted.
+            evidence: what the provider sent along; untrusted.
+            policy: what the buyer demands.
+            now: the escrow's recorded time of the claim, unix seconds (P8).
+            answers: what was handed in for the needs of an earlier verdict; untrusted.
+
+        Returns:
+            A verdict with every reason, never a truth value. Bad data is a verdict; it does not raise.
+
+        """
+        bundle = Bundle(exchange, tuple(evidence)).repaired(answers)
+        exchange = bundle.exchange
+        job, claim = exchange.job.document, exchange.claim.document
+        # What repaired the bundle is in its digest now: the verdict rests on the rest of the answers.
+        answers = tuple(answer for answer in answers if answer.kind not in PARTS)
+        draft = _Draft(None, policy.digest, now, Inputs(bundle.digest, answers, _locks_of(job)))
+
+        damaged = mismatches(bundle)  # step 1
+        if damaged:
+            return draft.inconclusive([m.reason for m in damaged], [m.need for m in damaged])
+        draft = replace(draft, statement=statement_of(job, claim))
+
+        entry = self._pinned_entry(job)  # step 2
+        if isinstance(entry, Reason):
+            return draft.inconclusive([entry], [Need(NeedKind.LOCK)])
+
+        against = [*_claim_objections(exchange), *check_input(entry.inputs, exchange.input)]  # step 3
+        if against:
+            return draft.rejected(against)
+
+        checks = self._check_all(bundle, entry, answers, now)  # step 4
+        findings = tuple(check for check in checks if isinstance(check, Finding))
+        refuted = [reason for check in checks if isinstance(check, Refuted) for reason in check.reasons]
+        if refuted:
+            return draft.rejected(refuted, findings)
+        unclear = [check for check in checks if isinstance(check, Unclear)]
+        if unclear:
+            reasons = [reason for check in unclear for reason in check.reasons]
+            needs = [need for check in unclear for need in check.needs]
+            return draft.inconclusive(reasons, needs, findings)
+
+        objections = policy.objections(  # step 5
+            findings,
+            price=job.price,
+            currency=job.currency,
+            sampling_rate_ppm=job.sampling_rate_ppm,
+        )
+        return draft.rejected(objections, findings) if objections else draft.accepted(findings)
+
+    def _pinned_entry(self, job: Job) -> Entry | Reason:
+        """Find the catalogue's entry, if model and locks are those that the job pins."""
+        if not isinstance(job.model, OnnxModel):
+            text = "this verifier's catalogue knows ONNX models, not services"
+            return Reason("catalogue.service", text, Fault.VERIFIER, job.model.name, "an ONNX model")
+        entry = self.catalogue.by_digest(job.model.onnx)
+        if entry is None:
+            text = "the job's model is not in this verifier's catalogue"
+            return Reason("catalogue.unknown_model", text, Fault.VERIFIER, job.model.onnx, "a known model")
+        ours = (
+            entry.circuit.lock.digest if entry.circuit else None,
+            entry.replay.digest if entry.replay else None,
+        )
+        theirs = (job.model.circuit_lock, job.model.replay_lock)
+        if ours != theirs:
+            text = "the job pins other locks than this verifier's catalogue"
+            return Reason("catalogue.lock_digest", text, Fault.VERIFIER, _show(theirs), _show(ours))
+        return entry
+
+    def _check_all(self, bundle: Bundle, entry: Entry, answers: Sequence[Answer], now: int) -> list[Check]:
+        if not bundle.evidence:
+            # Only a claim that names nothing gets here: a refuted proof is not a missing proof (P17).
+            return [self._check_one(self.fallback, None, bundle.exchange, entry, answers, now)]
+        by_kind = {backend.kind: backend for backend in self.backends}
+        return [
+            self._check_one(by_kind.get(piece.kind), piece, bundle.exchange, entry, answers, now)
+            for piece in bundle.evidence
+        ]
+
+    def _check_one(
+        self,
+        backend: Backend | None,
+        piece: Evidence | None,
+        exchange: Exchange,
+        entry: Entry,
+        answers: Sequence[Answer],
+        now: int,
+    ) -> Check:
+        kind = REPLAY_KIND if piece is None else piece.kind
+        if backend is None:
+            return Unclear(kind, (_unknown_kind(kind),), (Need(NeedKind.RETRY),))
+        if not (backend.accepts(exchange.input) and backend.accepts(exchange.output)):
+            text = f"evidence of kind {kind} cannot speak of such a payload"
+            return Refuted(kind, (Reason("evidence.payload", text, Fault.PROVIDER),))
+        return backend.check(piece, exchange, entry, answers=answers, now=now)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What every verdict on one exchange has in common."""
+
+    statement: Statement | None
+    policy: Digest
+    now: int
+    inputs: Inputs
+
+    def accepted(self, findings: tuple[Finding, ...]) -> Accepted:
+        return Accepted(
+            statement=self.statement, policy=self.policy, now=self.now, inputs=self.inputs, findings=findings
+        )
+
+    def rejected(self, reasons: Iterable[Reason], findings: tuple[Finding, ...] = ()) -> Rejected:
+        return Rejected(
+            statement=self.statement,
+            policy=self.policy,
+            now=self.now,
+            inputs=self.inputs,
+            findings=findings,
+            reasons=tuple(reasons),
+        )
+
+    def inconclusive(
+        self, reasons: Iterable[Reason], needs: Iterable[Need], findings: tuple[Finding, ...] = ()
+    ) -> Inconclusive:
+        return Inconclusive(
+            statement=self.statement,
+            policy=self.policy,
+            now=self.now,
+            inputs=self.inputs,
+            findings=findings,
+            reasons=tuple(reasons),
+            needs=tuple(dict.fromkeys(needs)),
+        )
+
+
+def _claim_objections(exchange: Exchange) -> list[Reason]:
+    """Compare the claim with what the job allows (step 3). The claim is signed: the provider is at fault."""
+    job, claim = exchange.job.document, exchange.claim.document
+    reasons = []
+    if claim.seq >= job.captures:
+        got, expected = str(claim.seq), f"below {job.captures}"
+        reasons.append(_against("claim.seq", "the job has no such capture", got, expected))
+    if claim.amount > job.price:
+        got, expected = job.currency.show(claim.amount), f"at most {job.currency.show(job.price)}"
+        reasons.append(_against("claim.amount", "the claim asks for more than the price", got, expected))
+    kinds = {piece.kind for piece in claim.evidence}
+    allowed = set(job.evidence_kinds)
+    if not claim.evidence and REPLAY_KIND not in allowed:
+        expected = ", ".join(job.evidence_kinds)
+        reasons.append(_against("claim.no_evidence", "the job asks for evidence", "none", expected))
+    if not kinds <= allowed or REPLAY_KIND in kinds:
+        got, expected = ", ".join(sorted(kinds)), ", ".join(job.evidence_kinds)
+        text = "the claim names a kind of evidence that the job does not allow"
+        reasons.append(_against("claim.evidence_kind", text, got, expected))
+    return reasons
+
+
+def _against(code: str, message: str, got: str, expected: str) -> Reason:
+    return Reason(code, message, Fault.PROVIDER, got, expected)
+
+
+def _unknown_kind(kind: str) -> Reason:
+    text = f"no backend of this verifier judges evidence of kind {kind}"
+    return Reason("backend.unknown_kind", text, Fault.VERIFIER, kind, "a known kind")
+
+
+def _locks_of(job: Job) -> tuple[Digest, ...]:
+    """Give the locks that a job pins, or the allow-list that stands in their place."""
+    if isinstance(job.model, OnnxModel):
+        return tuple(lock for lock in (job.model.circuit_lock, job.model.replay_lock) if lock is not None)
+    return (job.model.allowlist,)
+
+
+def _show(digests: tuple[Digest | None, ...]) -> str:
+    return ", ".join(digest or "none" for digest in digests)
