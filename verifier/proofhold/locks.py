@@ -6,36 +6,37 @@ A lock is one canonical JSON document, named by the digest of its bytes; a job n
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import ClassVar
 
 from proofhold import canonical
 from proofhold.canonical import Digest, Json
+from proofhold.domain import (
+    MAX_ELEMENTS,
+    MAX_NAME_CHARS,
+    MAX_PORTS,
+    InputSpec,
+    OutputSpec,
+    PostProcessing,
+    check_ports,
+    read_inputs,
+    read_integers,
+    read_outputs,
+)
 from proofhold.errors import Misuse
 from proofhold.fieldelement import MAX_SCALE
 from proofhold.records import Record
 
 LOCK_VERSION = 1
 MAX_LOCK_BYTES = 64 * 1024
-MAX_NAME_CHARS = 64
-MAX_PORTS = 32
-MAX_RANK = 8
-MAX_ELEMENTS = 2**20
 MAX_SEGMENTS = 1024
 MAX_K = 26
 MAX_COUNT = 2**40
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
-PORT_PATTERN = r"[A-Za-z0-9_./:-]+"
-"""What a tensor may be called: it appears in tables and error messages."""
-
 TAG_NAME = "job_tag"
 TAG_LENGTH = 16
-
-INPUT_DTYPES = ("float32", "float64", "int32", "int64")
-OUTPUT_DTYPES = ("float32", "float64", "int32", "int64")
 
 
 class SrsKind(StrEnum):
@@ -45,53 +46,6 @@ class SrsKind(StrEnum):
     """Its secret is public: anybody can forge a proof. For tests and demonstrations."""
     CEREMONY = "ceremony"
     """Of a multi-party ceremony, named by its label and pinned by its digest."""
-
-
-class PostProcessing(StrEnum):
-    """What whoever reads the logits does with them. It is pinned, and happens outside the circuit."""
-
-    NONE = "none"
-    SIGMOID = "sigmoid"
-    SOFTMAX = "softmax"
-    ARGMAX = "argmax"
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One input of the published model and the closed interval its elements may come from."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _check_port(self.name, self.dtype, self.shape, INPUT_DTYPES)
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
-            raise Misuse(f"input {self.name!r}: domain [{self.low}, {self.high}] is no interval")
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputSpec:
-    """One output. Under a circuit lock its dtype is float64: the proved integers, dequantised."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        _check_port(self.name, self.dtype, self.shape, OUTPUT_DTYPES)
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +106,8 @@ class Cost:
     k: int
     rows: int
     instances: int
+    proof_bytes: int
+    """Every proof of this circuit has this length; ezkl itself ignores what is appended to one."""
     vk_bytes: int
     pk_bytes: int
 
@@ -179,11 +135,17 @@ class CircuitLock:
     output_scales: tuple[int, ...]
     tag: Tag
     post_processing: PostProcessing
+    peak: float | None
+    """The largest magnitude that any tensor of the model can take over the input domain, by interval
+    arithmetic: the circuit was checked to hold it. None where the model has an operator that the arithmetic
+    does not know, and the domain was only probed."""
     error: MeasuredError
     cost: Cost
 
     def __post_init__(self) -> None:
-        _check_ports(self.inputs, self.outputs)
+        check_ports(self.inputs, self.outputs)
+        if any(spec.name == TAG_NAME for spec in self.inputs):
+            raise Misuse(f"the input name {TAG_NAME} is taken: the compile step adds it")
         if len(self.input_scales) != len(self.inputs) or len(self.output_scales) != len(self.outputs):
             raise Misuse("every input and every output of a circuit has a scale")
         if self.visibility != Visibility():
@@ -228,12 +190,13 @@ class CircuitLock:
                 srs=_read_srs(record.record("srs")),
                 visibility=_read_visibility(record.record("visibility")),
                 run_args=_read_run_args(record.record("run_args")),
-                inputs=_read_inputs(record),
+                inputs=read_inputs(record),
                 input_scales=_read_scales(record, "input_scales"),
-                outputs=_read_outputs(record),
+                outputs=read_outputs(record),
                 output_scales=_read_scales(record, "output_scales"),
                 tag=_read_tag(record.record("tag")),
                 post_processing=record.choice("post_processing", PostProcessing),
+                peak=record.optional("peak", record.number),
                 error=_read_error(record.record("error")),
                 cost=_read_cost(record.record("cost")),
             )
@@ -272,7 +235,7 @@ class ReplayLock:
     post_processing: PostProcessing
 
     def __post_init__(self) -> None:
-        _check_ports(self.inputs, self.outputs)
+        check_ports(self.inputs, self.outputs)
         if self.contract != self.CONTRACT:
             raise Misuse(f"contract {self.contract!r}, expected {self.CONTRACT!r}")
         if not self.segments:
@@ -304,8 +267,8 @@ class ReplayLock:
                 name=_name(record),
                 model=record.digest("model"),
                 contract=record.text("contract", max_chars=32),
-                inputs=_read_inputs(record),
-                outputs=_read_outputs(record),
+                inputs=read_inputs(record),
+                outputs=read_outputs(record),
                 relative_l2=record.number("relative_l2"),
                 segments=tuple(_read_segment(r) for r in record.records("segments", max_items=MAX_SEGMENTS)),
                 post_processing=record.choice("post_processing", PostProcessing),
@@ -397,6 +360,7 @@ def _read_cost(record: Record) -> Cost:
         k=record.integer("k", low=1, high=MAX_K),
         rows=record.integer("rows", low=1, high=MAX_COUNT),
         instances=record.integer("instances", low=1, high=MAX_COUNT),
+        proof_bytes=record.integer("proof_bytes", low=1, high=MAX_COUNT),
         vk_bytes=record.integer("vk_bytes", low=1, high=MAX_COUNT),
         pk_bytes=record.integer("pk_bytes", low=1, high=MAX_COUNT),
     )
@@ -404,41 +368,8 @@ def _read_cost(record: Record) -> Cost:
     return cost
 
 
-def _read_inputs(record: Record) -> tuple[InputSpec, ...]:
-    specs = []
-    for item in record.records("inputs", max_items=MAX_PORTS):
-        name, dtype, shape = _read_port(item)
-        specs.append(InputSpec(name, dtype, shape, item.number("low"), item.number("high")))
-        item.close()
-    return tuple(specs)
-
-
-def _read_outputs(record: Record) -> tuple[OutputSpec, ...]:
-    specs = []
-    for item in record.records("outputs", max_items=MAX_PORTS):
-        specs.append(OutputSpec(*_read_port(item)))
-        item.close()
-    return tuple(specs)
-
-
-def _read_port(record: Record) -> tuple[str, str, tuple[int, ...]]:
-    return (
-        record.text("name", max_chars=MAX_NAME_CHARS, pattern=PORT_PATTERN),
-        record.text("dtype", max_chars=16),
-        _integers(record, "shape", max_items=MAX_RANK, high=MAX_ELEMENTS),
-    )
-
-
 def _read_scales(record: Record, field: str) -> tuple[int, ...]:
-    return _integers(record, field, max_items=MAX_PORTS, high=MAX_SCALE)
-
-
-def _integers(record: Record, field: str, *, max_items: int, high: int) -> tuple[int, ...]:
-    values = record.items(field, max_items=max_items)
-    for value in values:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
-            raise record.error(f"expected integers from 0 to {high}", field)
-    return tuple(values)
+    return read_integers(record, field, max_items=MAX_PORTS, high=MAX_SCALE)
 
 
 def _read_segment(record: Record) -> Segment:
@@ -457,27 +388,6 @@ def _port_names(record: Record, field: str) -> tuple[str, ...]:
         if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_CHARS:
             raise record.error(f"expected names of 1 to {MAX_NAME_CHARS} characters", field)
     return tuple(values)
-
-
-def _check_port(name: str, dtype: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
-    if not 0 < len(name) <= MAX_NAME_CHARS:
-        raise Misuse(f"a tensor's name has 1 to {MAX_NAME_CHARS} characters")
-    if dtype not in dtypes:
-        raise Misuse(f"tensor {name!r}: dtype {dtype!r}, expected one of {', '.join(dtypes)}")
-    if len(shape) > MAX_RANK or any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise Misuse(
-            f"tensor {name!r}: shape {shape}, expected rank at most {MAX_RANK} and sizes of at least 1"
-        )
-
-
-def _check_ports(inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> None:
-    for what, specs in (("input", inputs), ("output", outputs)):
-        if not 0 < len(specs) <= MAX_PORTS:
-            raise Misuse(f"{len(specs)} {what}s, expected 1 to {MAX_PORTS}")
-        if len({spec.name for spec in specs}) != len(specs):
-            raise Misuse(f"two {what}s have the same name")
-    if any(spec.name == TAG_NAME for spec in inputs):
-        raise Misuse(f"the input name {TAG_NAME} is taken: the compile step adds it")
 
 
 __all__ = [

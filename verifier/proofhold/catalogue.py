@@ -1,0 +1,289 @@
+"""The catalogue: an immutable map from a model's digest to the model and what was pinned about it.
+
+Only audited locks are in it (`audited.py`), and every file is compared with the digest that its lock pins,
+so whatever a backend takes from an entry is what the audit saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proofhold.audited import AUDITED_FILE_NAME, MAX_AUDITED_BYTES, Audited
+from proofhold.canonical import Digest, file_digest
+from proofhold.domain import InputSpec, check_input
+from proofhold.errors import Malformed, Misuse
+from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock
+
+MODELS_FOLDER = "models"
+CIRCUITS_FOLDER = "circuits"
+MODEL_FILE_NAME = "model.onnx"
+SETTINGS_FILE_NAME = "settings.json"
+VK_FILE_NAME = "vk.key"
+VERIFY_SRS_FILE_NAME = "verify.srs"
+
+MAX_MODEL_BYTES = 256 * 2**20
+MAX_SETTINGS_BYTES = 2**20
+MAX_VK_BYTES = 16 * 2**20
+VERIFY_SRS_BYTES = 516
+MAX_ENTRIES = 1024
+
+
+class CatalogueError(Misuse):
+    """The folders of a catalogue do not hold what they pin. `code` is stable, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{message} [{code}]")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A circuit lock with the files that verification takes, each as pinned.
+
+    `settings` and `vk` are ezkl's files; `srs` is the 516-byte cut that verification reads.
+    """
+
+    lock: CircuitLock
+    settings: bytes = field(repr=False)
+    vk: bytes = field(repr=False)
+    srs: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for what, data, pinned in (
+            ("settings", self.settings, self.lock.settings),
+            ("verifying key", self.vk, self.lock.vk),
+            ("SRS for verification", self.srs, self.lock.srs.verify_digest),
+        ):
+            if file_digest(data) != pinned:
+                raise CatalogueError(
+                    "catalogue.digest",
+                    f"{self.lock.name}: the {what} has SHA-256 {file_digest(data)}, the lock pins {pinned}",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model, named by the SHA-256 of its ONNX file, with its locks where it has them.
+
+    `source` is the published model: a path, bytes, or None where only its circuit is known, which is enough
+    to verify proofs.
+    """
+
+    name: str
+    model: Digest
+    circuit: Circuit | None = None
+    replay: ReplayLock | None = None
+    source: Path | bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for lock in self._locks():
+            if lock.model != self.model:
+                raise CatalogueError(
+                    "catalogue.model",
+                    f"{self.name}: the model has SHA-256 {self.model}, "
+                    f"its {lock.FILE_NAME} pins {lock.model}",
+                )
+        if self.circuit and self.replay and self.circuit.lock.inputs != self.replay.inputs:
+            raise CatalogueError("catalogue.inputs", f"{self.name}: its two locks disagree about the inputs")
+
+    @property
+    def locks(self) -> tuple[Digest, ...]:
+        """The digests of its locks: what a job names beside the model."""
+        return tuple(lock.digest for lock in self._locks())
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the model takes, for `domain.check_input`.
+
+        Raises:
+            Misuse: the entry has no lock, so nothing about its inputs was pinned.
+
+        """
+        for lock in self._locks():
+            return lock.inputs
+        raise Misuse(f"{self.name} has no lock: compile it first")
+
+    def model_bytes(self) -> bytes:
+        """Load the published model, compared with its digest each time.
+
+        Raises:
+            CatalogueError: ``catalogue.missing`` or ``catalogue.model``.
+
+        """
+        if self.source is None:
+            raise CatalogueError(
+                "catalogue.missing", f"{self.name}: the model itself is not in this catalogue"
+            )
+        data = self.source if isinstance(self.source, bytes) else _read(self.source, MAX_MODEL_BYTES)
+        if file_digest(data) != self.model:
+            raise CatalogueError(
+                "catalogue.model",
+                f"{self.name}: the model has SHA-256 {file_digest(data)}, expected {self.model}",
+            )
+        return data
+
+    def _locks(self) -> tuple[CircuitLock | ReplayLock, ...]:
+        circuit = self.circuit.lock if self.circuit else None
+        return tuple(lock for lock in (circuit, self.replay) if lock is not None)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Entries by the digest of their model; built from a folder or, in a test, from entries."""
+
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.entries) > MAX_ENTRIES:
+            raise Misuse(f"{len(self.entries)} entries, expected at most {MAX_ENTRIES}")
+        for what in ("model", "name"):
+            values = [getattr(entry, what) for entry in self.entries]
+            for value in values:
+                if values.count(value) > 1:
+                    raise CatalogueError("catalogue.duplicate", f"two entries have the {what} {value}")
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Catalogue:
+        """Build a catalogue of `entries`, in order of their names."""
+        return cls(tuple(sorted(entries, key=lambda entry: entry.name)))
+
+    @classmethod
+    def load(cls, root: Path) -> Catalogue:
+        """Read ``root/models/*/model.onnx`` and ``root/circuits/*/``; folders of one name belong together.
+
+        Raises:
+            CatalogueError: ``catalogue.missing``, ``catalogue.lock`` (a lock does not parse),
+                ``catalogue.unaudited``, ``catalogue.digest``, ``catalogue.model``, ``catalogue.name``, …
+
+        """
+        models = {path.parent.name: path for path in root.glob(f"{MODELS_FOLDER}/*/{MODEL_FILE_NAME}")}
+        folders = {path.parent.name: path.parent for path in root.glob(f"{CIRCUITS_FOLDER}/*/*.lock.json")}
+        if not models and not folders:
+            raise CatalogueError("catalogue.missing", f"no model and no circuit under {root}")
+        audited = read_audited(root)
+        names = sorted(models.keys() | folders.keys())
+        return cls(tuple(_load(name, models.get(name), folders.get(name), audited) for name in names))
+
+    def by_digest(self, model: Digest) -> Entry | None:
+        """Give the entry of a model, or None: what a stranger names need not exist."""
+        return next((entry for entry in self.entries if entry.model == model), None)
+
+    def by_name(self, name: str) -> Entry:
+        """Give the entry that the user names.
+
+        Raises:
+            Misuse: there is none; the message lists the names there are.
+
+        """
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise Misuse(f"no model {name!r}; there are: {', '.join(entry.name for entry in self.entries)}")
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def read_audited(root: Path) -> Audited:
+    """Read ``root/circuits/audited.json``; a missing file is the empty list.
+
+    Raises:
+        CatalogueError: ``catalogue.lock``: the file does not parse.
+
+    """
+    path = root / CIRCUITS_FOLDER / AUDITED_FILE_NAME
+    if not path.is_file():
+        return Audited()
+    try:
+        return Audited.decode(_read(path, MAX_AUDITED_BYTES))
+    except Malformed as error:
+        raise CatalogueError("catalogue.lock", f"{path}: {error}") from error
+
+
+def read_circuit(folder: Path) -> Circuit | None:
+    """Read a circuit lock and its files, audited or not; None where the folder has no circuit lock.
+
+    Raises:
+        CatalogueError: ``catalogue.lock``, ``catalogue.missing`` or ``catalogue.digest``.
+
+    """
+    path = folder / CircuitLock.FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        lock = CircuitLock.decode(_read(path, MAX_LOCK_BYTES))
+    except Malformed as error:
+        raise CatalogueError("catalogue.lock", f"{path}: {error}") from error
+    return Circuit(
+        lock,
+        settings=_read(folder / SETTINGS_FILE_NAME, MAX_SETTINGS_BYTES),
+        vk=_read(folder / VK_FILE_NAME, MAX_VK_BYTES),
+        srs=_read(folder / VERIFY_SRS_FILE_NAME, VERIFY_SRS_BYTES),
+    )
+
+
+def read_replay(folder: Path) -> ReplayLock | None:
+    """Read a replay lock, audited or not; None where the folder has none.
+
+    Raises:
+        CatalogueError: ``catalogue.lock``.
+
+    """
+    path = folder / ReplayLock.FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        return ReplayLock.decode(_read(path, MAX_LOCK_BYTES))
+    except Malformed as error:
+        raise CatalogueError("catalogue.lock", f"{path}: {error}") from error
+
+
+def _load(name: str, model: Path | None, folder: Path | None, audited: Audited) -> Entry:
+    circuit = read_circuit(folder) if folder else None
+    replay = read_replay(folder) if folder else None
+    locks = [lock for lock in (circuit.lock if circuit else None, replay) if lock is not None]
+    for lock in locks:
+        if lock.name != name:
+            raise CatalogueError("catalogue.name", f"{name}: its {lock.FILE_NAME} is that of {lock.name}")
+        if lock.digest not in audited:
+            raise CatalogueError(
+                "catalogue.unaudited",
+                f"{name}: its {lock.FILE_NAME} was not audited: "
+                f"run `proofhold compile --check --accept {name}`",
+            )
+    digest = _stream_digest(model) if model else locks[0].model
+    return Entry(name, digest, circuit, replay, model)
+
+
+def _stream_digest(path: Path) -> Digest:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CatalogueError("catalogue.missing", f"{path}: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise CatalogueError("catalogue.too_large", f"{path}: more than {max_bytes} bytes")
+    return data
+
+
+__all__ = [
+    "Catalogue",
+    "CatalogueError",
+    "Circuit",
+    "Entry",
+    "check_input",
+    "read_audited",
+    "read_circuit",
+    "read_replay",
+]

@@ -1,0 +1,30 @@
+"""The compile side: what a model's author and CI run. Nothing that judges evidence imports it.
+
+`compile_model` makes a circuit and its locks, `check` recompiles and compares, `ensure_proving_key` is for
+providers, and the rest is about reference strings.
+"""
+
+from proofhold.compile.build import compile_model
+from proofhold.compile.check import Difference, check, circuit_names
+from proofhold.compile.circuit import DEFAULT_RUN_ARGS
+from proofhold.compile.errors import CompileError
+from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
+from proofhold.compile.specification import Sample, Specification, read_samples
+from proofhold.compile.srs import Srs, dev_srs, import_ceremony
+
+__all__ = [
+    "CompileError",
+    "DEFAULT_RUN_ARGS",
+    "Difference",
+    "ProvingKey",
+    "Sample",
+    "Specification",
+    "Srs",
+    "check",
+    "circuit_names",
+    "compile_model",
+    "dev_srs",
+    "ensure_proving_key",
+    "import_ceremony",
+    "read_samples",
+]

@@ -1,0 +1,31 @@
+"""Where the compile side keeps what can be made again: reference strings and proving keys."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder(kind: str, cache: Path | None = None) -> Path:
+    """Give the folder for one kind of file, made when missing; `cache` replaces the user's cache folder."""
+    folder = (cache or Path(platformdirs.user_cache_dir("proofhold"))) / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that whoever looks sees the old one or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        # mkstemp makes private files; these are published.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

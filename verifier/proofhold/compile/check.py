@@ -1,0 +1,226 @@
+"""Is what was pinned still what the model and the tools give? Recompile, and compare everything.
+
+This is the audit that lets a lock into a catalogue, and the step that a model's CI runs. What is a choice
+(run arguments, which SRS) is taken from the lock; all that follows from it is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from proofhold.canonical import file_digest
+from proofhold.catalogue import (
+    CIRCUITS_FOLDER,
+    MAX_SETTINGS_BYTES,
+    MAX_VK_BYTES,
+    MODEL_FILE_NAME,
+    MODELS_FOLDER,
+    SETTINGS_FILE_NAME,
+    VERIFY_SRS_BYTES,
+    VERIFY_SRS_FILE_NAME,
+    VK_FILE_NAME,
+    read_audited,
+)
+from proofhold.compile.build import accept, read_model
+from proofhold.compile.circuit import DEFAULT_RUN_ARGS, Built, OnStep, build
+from proofhold.compile.errors import CompileError
+from proofhold.compile.provingkey import keep_proving_key
+from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification
+from proofhold.compile.srs import Srs, dev_srs, find_ceremony
+from proofhold.compile.toolchain import Toolchain
+from proofhold.errors import Malformed, Misuse
+from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind
+
+ERROR_TOLERANCE = 0.01
+"""Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
+ERROR_FLOOR = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as pinned: of which model, which field, what is pinned, what was found."""
+
+    name: str
+    field: str
+    pinned: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.field}: pinned {self.pinned}, found {self.found}"
+
+
+def circuit_names(root: Path) -> tuple[str, ...]:
+    """List the circuits under `root`, in order, with those that are listed as audited and gone."""
+    folders = {path.parent.name for path in root.glob(f"{CIRCUITS_FOLDER}/*/*.lock.json")}
+    return tuple(sorted(folders | {entry.name for entry in read_audited(root).locks}))
+
+
+def check(
+    names: Sequence[str],
+    root: Path,
+    *,
+    accept_locks: bool = False,
+    cache: Path | None = None,
+    on_step: OnStep = lambda _: None,
+) -> list[Difference]:
+    """Recompile each named circuit and compare everything pinned with what comes out.
+
+    With `accept_locks`, the locks of a circuit without any difference are listed as audited; without, a lock
+    that is not listed is a difference.
+
+    Raises:
+        Misuse: a name that is no circuit under `root`.
+        CompileError: a tool failed, which says nothing about the locks.
+
+    """
+    known = circuit_names(root)
+    for name in names:
+        if name not in known:
+            raise Misuse(f"no circuit {name!r} under {root}; there are: {', '.join(known) or 'none'}")
+    differences = []
+    with Toolchain() as tools:
+        for name in names:
+            on_step(f"{name}:")
+            differences += _check_one(name, root, accept_locks, tools, cache, on_step)
+    return differences
+
+
+def _check_one(
+    name: str, root: Path, accept_locks: bool, tools: Toolchain, cache: Path | None, on_step: OnStep
+) -> list[Difference]:
+    folder, model_folder = root / CIRCUITS_FOLDER / name, root / MODELS_FOLDER / name
+    differences: list[Difference] = []
+    circuit, replay = _read_locks(name, folder, differences)
+    if circuit is not None:
+        differences += _check_files(circuit, folder)
+        if circuit.ezkl_version != version("ezkl"):
+            # Another version may give the same keys: it is a difference all the same.
+            differences.append(Difference(name, "ezkl_version", circuit.ezkl_version, version("ezkl")))
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
+        try:
+            built = build(
+                read_model(model_folder / MODEL_FILE_NAME),
+                Specification.read(model_folder / SPECIFICATION_FILE_NAME),
+                Path(temporary),
+                name=name,
+                run_args=circuit.run_args if circuit else DEFAULT_RUN_ARGS,
+                srs_for_k=lambda k: _srs_of(circuit, k, cache),
+                tools=tools,
+                on_step=on_step,
+            )
+        except (Malformed, CompileError) as error:
+            if error.code == "compile.tool_failed":
+                raise
+            found = f"no circuit: {error.message}"
+            return [*differences, Difference(name, "the model", "a circuit", found)]
+        differences += _compare(name, circuit, replay, built, folder)
+        if not differences:
+            # The work is done; a provider on this machine need not do it again.
+            keep_proving_key(built, cache=cache)
+    locks = [lock for lock in (circuit, replay) if lock is not None]
+    if accept_locks and not differences:
+        accept(root / CIRCUITS_FOLDER, *locks)
+    audited = read_audited(root)
+    differences += [
+        Difference(name, f"audited.json: {lock.FILE_NAME}", "not listed", lock.digest)
+        for lock in locks
+        if lock.digest not in audited
+    ]
+    return differences
+
+
+def _read_locks(
+    name: str, folder: Path, differences: list[Difference]
+) -> tuple[CircuitLock | None, ReplayLock | None]:
+    """Read both locks; what is missing or malformed becomes a difference."""
+    circuit: CircuitLock | None = None
+    replay: ReplayLock | None = None
+    try:
+        circuit = CircuitLock.decode(_bytes(folder / CircuitLock.FILE_NAME, MAX_LOCK_BYTES))
+    except (Malformed, CompileError) as error:
+        differences.append(Difference(name, CircuitLock.FILE_NAME, "a lock", error.message))
+    try:
+        replay = ReplayLock.decode(_bytes(folder / ReplayLock.FILE_NAME, MAX_LOCK_BYTES))
+    except (Malformed, CompileError) as error:
+        differences.append(Difference(name, ReplayLock.FILE_NAME, "a lock", error.message))
+    return circuit, replay
+
+
+def _check_files(circuit: CircuitLock, folder: Path) -> Iterator[Difference]:
+    """Compare the files beside a lock with the digests in it."""
+    for file_name, pinned, max_bytes in (
+        (SETTINGS_FILE_NAME, circuit.settings, MAX_SETTINGS_BYTES),
+        (VK_FILE_NAME, circuit.vk, MAX_VK_BYTES),
+        (VERIFY_SRS_FILE_NAME, circuit.srs.verify_digest, VERIFY_SRS_BYTES),
+    ):
+        try:
+            found = file_digest(_bytes(folder / file_name, max_bytes))
+        except CompileError as error:
+            found = error.message
+        if found != pinned:
+            yield Difference(circuit.name, file_name, pinned, found)
+
+
+def _compare(
+    name: str, circuit: CircuitLock | None, replay: ReplayLock | None, built: Built, folder: Path
+) -> Iterator[Difference]:
+    """Compare both locks, field by field, and the settings, with those of the new compilation."""
+    for what, pinned, made in (("circuit", circuit, built.circuit), ("replay", replay, built.replay)):
+        if pinned is not None and made is not None:
+            old, new = json.loads(pinned.encode()), json.loads(made.encode())
+            for field, before, after in _fields(old, new, ""):
+                # Said before, with words of its own.
+                if field != "ezkl_version" and not _same_measurement(field, before, after):
+                    yield Difference(name, f"{what} lock: {field}", _show(before), _show(after))
+    try:
+        committed = json.loads(_bytes(folder / SETTINGS_FILE_NAME, MAX_SETTINGS_BYTES))
+    except (CompileError, ValueError, RecursionError):
+        return  # Said before: the file's digest is not the pinned one.
+    for field, before, after in _fields(committed, json.loads(built.settings), ""):
+        yield Difference(name, f"{SETTINGS_FILE_NAME}: {field}", _show(before), _show(after))
+
+
+def _fields(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Walk two JSON documents; gives the path and both values wherever they differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _fields(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _fields(before, after, f"{path}[{index}]")
+    elif old != new:
+        yield path, old, new
+
+
+def _same_measurement(field: str, before: Any, after: Any) -> bool:
+    measured = field in ("error.max_abs", "error.relative_l2")
+    return measured and math.isclose(before, after, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_FLOOR)
+
+
+def _srs_of(circuit: CircuitLock | None, k: int, cache: Path | None) -> Srs:
+    """Give the SRS of the kind that the lock pins, of the size that the new circuit takes."""
+    if circuit is None or circuit.srs.kind is SrsKind.UNSAFE_DEV:
+        return dev_srs(k, cache=cache)
+    return find_ceremony(circuit.srs.digest, label=circuit.srs.label, cache=cache)
+
+
+def _bytes(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CompileError("compile.missing", f"{path.name}: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise CompileError("compile.too_large", f"{path.name}: more than {max_bytes} bytes")
+    return data
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value)[:120] if value is not None else "nothing"

@@ -1,0 +1,188 @@
+"""What runs in a worker: everything that hands bytes to onnx or ezkl. Tasks for a `Runner`.
+
+ezkl panics with a BaseException, holds the GIL, and writes to the terminal; onnx's checker is C++ that reads
+a stranger's file. Each task takes and gives bytes. A refusal crosses the border as data: its class and code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proofhold import canonical
+from proofhold.compile.errors import CompileError
+from proofhold.domain import InputSpec
+from proofhold.errors import Malformed
+from proofhold.runner import Task
+
+OK, MALFORMED, REFUSED = b"\x00", b"\x01", b"\x02"
+
+MODEL_FILE, SETTINGS_FILE, CIRCUIT_FILE = "model.onnx", "settings.json", "circuit.ezkl"
+VK_FILE, PK_FILE = "vk.key", "pk.key"
+
+
+def _refusals_as_data(task: Callable[..., bytes]) -> Task:
+    """Give the task's result behind one byte, or its refusal as JSON behind another."""
+
+    @functools.wraps(task)
+    def guarded(*parts: bytes) -> bytes:
+        try:
+            return OK + task(*parts)
+        except (Malformed, CompileError) as error:
+            kind = MALFORMED if isinstance(error, Malformed) else REFUSED
+            return kind + json.dumps([error.code, error.message]).encode()
+
+    return guarded
+
+
+def unwrap(result: bytes) -> bytes:
+    """Give a task's result, or raise its refusal on this side.
+
+    Raises:
+        Malformed: the bytes it was given are not what they claim to be.
+        CompileError: they cannot become a circuit.
+
+    """
+    kind, body = result[:1], result[1:]
+    if kind == OK:
+        return body
+    code, message = json.loads(body)
+    raise Malformed(code, message) if kind == MALFORMED else CompileError(code, message)
+
+
+@_refusals_as_data
+def derive_model(published: bytes) -> bytes:
+    """Run all passes over a published model; gives the derived model's bytes."""
+    from proofhold.compile.passes import derive
+
+    return derive(published)
+
+
+@_refusals_as_data
+def describe_model(published: bytes) -> bytes:
+    """List a model's inputs and outputs: JSON, lists of [name, dtype, shape]. It passed `derive_model`."""
+    from proofhold.compile.passes import parse_model
+    from proofhold.compile.passes.static_shapes import inputs_of, outputs_of
+
+    model = parse_model(published)
+    ports = (inputs_of(model), outputs_of(model))
+    return json.dumps([[[p.name, p.dtype, p.shape] for p in some] for some in ports]).encode()
+
+
+@_refusals_as_data
+def bound_model(published: bytes, domain: bytes) -> bytes:
+    """Give `bounds.peak_magnitude` as JSON; `domain` lists [name, dtype, shape, low, high] of each input."""
+    from proofhold.compile.bounds import peak_magnitude
+    from proofhold.compile.passes import parse_model
+
+    specs = tuple(
+        InputSpec(name, dtype, tuple(shape), low, high)
+        for name, dtype, shape, low, high in json.loads(domain)
+    )
+    return json.dumps(peak_magnitude(parse_model(published), specs)).encode()
+
+
+@_refusals_as_data
+def generate_settings(folder: bytes, arguments: bytes) -> bytes:
+    """Let ezkl derive the settings of the model in `folder` for `arguments` (JSON: name to value)."""
+    ezkl = _ezkl()
+    work = Path(folder.decode())
+    run_args = ezkl.PyRunArgs()
+    for name, value in json.loads(arguments).items():
+        setattr(run_args, name, value)
+    raw = work / "settings.raw.json"
+    if not ezkl.gen_settings(str(work / MODEL_FILE), str(raw), py_run_args=run_args):
+        raise CompileError("compile.settings_failed", "ezkl gave no settings for this model")
+    return raw.read_bytes()
+
+
+@_refusals_as_data
+def compile_circuit(folder: bytes) -> bytes:
+    """Compile the model and settings in `folder` to ezkl's circuit file. Its bytes differ from run to run."""
+    ezkl = _ezkl()
+    work = Path(folder.decode())
+    ezkl.compile_circuit(str(work / MODEL_FILE), str(work / CIRCUIT_FILE), str(work / SETTINGS_FILE))
+    return b""
+
+
+@_refusals_as_data
+def set_up(folder: bytes, srs: bytes) -> bytes:
+    """Make both keys of the circuit in `folder` with the SRS at the path `srs`."""
+    ezkl = _ezkl()
+    work = Path(folder.decode())
+    ezkl.setup(str(work / CIRCUIT_FILE), str(work / VK_FILE), str(work / PK_FILE), srs.decode())
+    return b""
+
+
+@_refusals_as_data
+def evaluate(circuit: bytes, inputs: bytes) -> bytes:
+    """Run the circuit at the path `circuit` on many inputs without proving.
+
+    `inputs` is a JSON list of what ezkl calls input data; gives a JSON list of the outputs' field elements.
+
+    Raises:
+        CompileError: ``compile.not_provable``, naming the first input for which there is no witness.
+
+    """
+    results = []
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
+        for index, data in enumerate(json.loads(inputs)):
+            witness = _witness(circuit.decode(), data, Path(folder), index)
+            results.append(witness["outputs"])
+    return json.dumps(results).encode()
+
+
+@_refusals_as_data
+def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes) -> bytes:
+    """Prove one run: paths of circuit, proving key and SRS, and ezkl's input data as JSON.
+
+    Gives canonical JSON, ``{"instances": [field elements], "proof": hexadecimal}``: the only parts of ezkl's
+    proof file that the verifying key authenticates.
+    """
+    ezkl = _ezkl()
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
+        work = Path(folder)
+        _witness(circuit.decode(), json.loads(inputs), work, 0)
+        proof = work / "proof.json"
+        ezkl.prove(str(work / "witness.json"), circuit.decode(), pk.decode(), str(proof), srs.decode())
+        made = json.loads(proof.read_bytes())
+    return canonical.encode({"instances": made["instances"][0], "proof": bytes(made["proof"]).hex()})
+
+
+@_refusals_as_data
+def verify(snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bytes:
+    """Check a proof with the 516-byte SRS: ``valid`` or ``invalid``."""
+    ezkl = _ezkl()
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
+        paths = [Path(folder) / name for name in ("proof.json", "settings.json", "vk.key", "verify.srs")]
+        for path, data in zip(paths, (snark, settings, vk, srs), strict=True):
+            path.write_bytes(data)
+        try:
+            verified = ezkl.verify(*(str(path) for path in paths), True)
+        except RuntimeError:
+            verified = False
+    return b"valid" if verified is True else b"invalid"
+
+
+def _ezkl() -> Any:
+    """Import ezkl untyped: the stubs that it ships demand arguments that it does not."""
+    return importlib.import_module("ezkl")
+
+
+def _witness(circuit: str, data: Any, work: Path, index: int) -> dict[str, Any]:
+    ezkl = _ezkl()
+    source, witness = work / "input.json", work / "witness.json"
+    source.write_text(json.dumps({"input_data": data}))
+    try:
+        ezkl.gen_witness(str(source), circuit, str(witness))
+    except RuntimeError as error:
+        raise CompileError(
+            "compile.not_provable", f"input {index} has no witness: a value leaves the circuit's range"
+        ) from error
+    made: dict[str, Any] = json.loads(witness.read_bytes())
+    return made

@@ -1,0 +1,149 @@
+"""What an ONNX file cannot say about itself: ``model.toml``, written by the model's author beside it.
+
+    version = 1
+    post_processing = "sigmoid"
+    samples = "samples.json"
+
+    [inputs.features]
+    low = -16.0
+    high = 16.0
+
+Samples are held-out inputs, JSON: ``{"version": 1, "label_names": […], "samples": [{"inputs": {name: [numbers
+in C order]}, "label": n}]}``. The compile step measures the circuit's error on them.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proofhold.compile.errors import CompileError
+from proofhold.domain import InputSpec, OutputSpec, PostProcessing, check_input
+from proofhold.errors import Malformed, Misuse
+from proofhold.payload import Tensors
+from proofhold.records import Record
+
+SPECIFICATION_FILE_NAME = "model.toml"
+MAX_SPECIFICATION_BYTES = 64 * 1024
+MAX_SAMPLES_BYTES = 64 * 2**20
+MAX_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """The domain of each input by its name, the post-processing, and the file of samples."""
+
+    domains: Mapping[str, tuple[float, float]]
+    post_processing: PostProcessing
+    samples: Path
+
+    @classmethod
+    def read(cls, path: Path) -> Specification:
+        """Read a model.toml.
+
+        Raises:
+            CompileError: ``compile.specification``: missing, not TOML, or not of this form.
+
+        """
+        try:
+            record = Record(tomllib.loads(_text(path, MAX_SPECIFICATION_BYTES)), what="specification")
+            record.version(1)
+            post_processing = record.choice("post_processing", PostProcessing)
+            samples = record.text("samples")
+            inputs = record.take("inputs")
+            if not isinstance(inputs, dict):
+                raise record.error("expected a table", "inputs")
+            record.close()
+            domains = {name: _read_domain(name, value) for name, value in inputs.items()}
+        except (Malformed, tomllib.TOMLDecodeError) as error:
+            raise CompileError("compile.specification", f"{path}: {error}") from error
+        return cls(domains, post_processing, path.parent / samples)
+
+    def inputs(self, ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
+        """Join the domains with names, dtypes and shapes of the model's inputs.
+
+        Raises:
+            CompileError: ``compile.specification``: it speaks of other inputs than the model's.
+
+        """
+        names = [port.name for port in ports]
+        if set(names) != set(self.domains):
+            raise CompileError(
+                "compile.specification",
+                f"the domain is of {', '.join(self.domains)}, the model's inputs are {', '.join(names)}",
+            )
+        return tuple(InputSpec(p.name, p.dtype, p.shape, *self.domains[p.name]) for p in ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One held-out input and its true label."""
+
+    inputs: Tensors
+    label: int
+
+
+def read_samples(path: Path, inputs: tuple[InputSpec, ...]) -> tuple[Sample, ...]:
+    """Read a file of samples, each within the domain of `inputs`.
+
+    Raises:
+        CompileError: ``compile.samples``.
+
+    """
+    try:
+        record = Record(json.loads(_text(path, MAX_SAMPLES_BYTES)), what="samples")
+        record.version(1)
+        record.items("label_names")
+        samples = tuple(
+            _read_sample(item, inputs) for item in record.records("samples", max_items=MAX_SAMPLES)
+        )
+        record.close()
+    except (Malformed, Misuse, ValueError, RecursionError) as error:
+        raise CompileError("compile.samples", f"{path}: {error}") from error
+    if not samples:
+        raise CompileError("compile.samples", f"{path}: no samples")
+    return samples
+
+
+def _read_domain(name: str, value: Any) -> tuple[float, float]:
+    record = Record(value, what="specification", path=f"inputs.{name[:80]}")
+    domain = (record.number("low"), record.number("high"))
+    record.close()
+    return domain
+
+
+def _read_sample(record: Record, inputs: tuple[InputSpec, ...]) -> Sample:
+    import numpy as np
+
+    values = record.record("inputs")
+    arrays = []
+    for spec in inputs:
+        numbers = values.items(spec.name, max_items=spec.elements)
+        if len(numbers) != spec.elements or not all(type(number) in (int, float) for number in numbers):
+            raise record.error(f"expected {spec.elements} numbers", spec.name)
+        arrays.append((spec.name, np.array(numbers, dtype=spec.dtype).reshape(spec.shape)))
+    values.close()
+    tensors = Tensors.of(arrays)
+    reasons = check_input(inputs, tensors)
+    if reasons:
+        raise record.error(f"{reasons[0].message}: {reasons[0].got}, expected {reasons[0].expected}")
+    sample = Sample(tensors, record.integer("label"))
+    record.close()
+    return sample
+
+
+def _text(path: Path, max_bytes: int) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise CompileError("compile.too_large", f"{path}: more than {max_bytes} bytes")
+        return data.decode()
+    except OSError as error:
+        raise CompileError("compile.missing", f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CompileError("compile.specification", f"{path}: not UTF-8") from error

@@ -1,0 +1,126 @@
+"""The native tools behind one typed door: each call runs in a worker, and comes back or fails clearly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from proofhold.compile import native
+from proofhold.compile.errors import CompileError
+from proofhold.domain import InputSpec, OutputSpec
+from proofhold.payload import Tensors, decode_payload, encode_payload
+from proofhold.runner import ProcessRunner, Runner, RunnerError, Task
+
+PARSE_DEADLINE_S = 60.0
+PARSE_MEMORY_BYTES = 4 * 2**30
+PROVE_DEADLINE_S = 3600.0
+
+
+class Toolchain:
+    """onnx, onnxruntime and ezkl in workers: one with limits for reading models, one without for proving.
+
+    Methods raise CompileError ``compile.tool_failed`` where a tool died, hung or failed, and whatever the
+    tasks of `native` refuse.
+    """
+
+    def __init__(self) -> None:
+        self._reader = ProcessRunner(memory_bytes=PARSE_MEMORY_BYTES)
+        self._prover = ProcessRunner(memory_bytes=None, threads=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._reader.close()
+        self._prover.close()
+
+    def derive(self, published: bytes) -> bytes:
+        """Run all passes over a published model."""
+        return self._read(native.derive_model, published)
+
+    def describe(self, published: bytes) -> tuple[tuple[OutputSpec, ...], tuple[OutputSpec, ...]]:
+        """List a model's inputs and outputs."""
+        inputs, outputs = json.loads(self._read(native.describe_model, published))
+        return _ports(inputs), _ports(outputs)
+
+    def peak(self, published: bytes, inputs: tuple[InputSpec, ...]) -> float | None:
+        """Bound every tensor of a model over its input domain; see `bounds.peak_magnitude`."""
+        domain = [[spec.name, spec.dtype, spec.shape, spec.low, spec.high] for spec in inputs]
+        peak: float | None = json.loads(
+            self._read(native.bound_model, published, json.dumps(domain).encode())
+        )
+        return peak
+
+    def run(self, published: bytes, inputs: Tensors) -> Tensors:
+        """Run a model in onnxruntime."""
+        from proofhold.execution import run_model
+
+        try:
+            result = self._reader.run(
+                run_model, published, encode_payload(inputs), deadline_s=PARSE_DEADLINE_S
+            )
+        except RunnerError as error:
+            raise CompileError("compile.tool_failed", f"onnxruntime: {error}") from error
+        outputs = decode_payload(result)
+        if not isinstance(outputs, Tensors):
+            raise CompileError("compile.tool_failed", "onnxruntime gave no tensors")
+        return outputs
+
+    def settings(self, folder: Path, arguments: dict[str, Any]) -> bytes:
+        """Let ezkl derive the settings of the derived model in `folder`."""
+        return self._prove(native.generate_settings, _path(folder), json.dumps(arguments).encode())
+
+    def compile(self, folder: Path) -> None:
+        """Compile the derived model and the settings in `folder`."""
+        self._prove(native.compile_circuit, _path(folder))
+
+    def set_up(self, folder: Path, srs: Path) -> None:
+        """Make both keys of the circuit in `folder`."""
+        self._prove(native.set_up, _path(folder), _path(srs))
+
+    def evaluate(self, circuit: Path, inputs: list[Any]) -> list[list[list[str]]]:
+        """Run a circuit on many inputs; gives for each, for each output, its field elements."""
+        result: list[list[list[str]]] = json.loads(
+            self._prove(native.evaluate, _path(circuit), json.dumps(inputs).encode())
+        )
+        return result
+
+    def prove(self, circuit: Path, pk: Path, srs: Path, inputs: Any) -> tuple[list[str], bytes]:
+        """Prove one run; gives the instances and the proof."""
+        paths = (_path(circuit), _path(pk), _path(srs))
+        made = json.loads(self._prove(native.prove, *paths, json.dumps(inputs).encode()))
+        return made["instances"], bytes.fromhex(made["proof"])
+
+    def verify(self, snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bool:
+        """Check a proof as the verifier's backend does, in a worker of ours."""
+        return self._run(self._prover, native.verify, PROVE_DEADLINE_S, snark, settings, vk, srs) == b"valid"
+
+    def _read(self, task: Task, *parts: bytes) -> bytes:
+        return self._run(self._reader, task, PARSE_DEADLINE_S, *parts)
+
+    def _prove(self, task: Task, *parts: bytes) -> bytes:
+        return self._run(self._prover, task, PROVE_DEADLINE_S, *parts)
+
+    def _run(self, runner: Runner, task: Task, deadline_s: float, *parts: bytes) -> bytes:
+        try:
+            result = runner.run(task, *parts, deadline_s=deadline_s)
+        except RunnerError as error:
+            what = task.__name__.replace("_", " ")
+            raise CompileError("compile.tool_failed", f"{what}: {error}") from error
+        return native.unwrap(result)
+
+
+def _ports(rows: list[Any]) -> tuple[OutputSpec, ...]:
+    return tuple(OutputSpec(name, dtype, tuple(shape)) for name, dtype, shape in rows)
+
+
+def _path(path: Path) -> bytes:
+    return str(path.resolve()).encode()
