@@ -35,6 +35,14 @@ class Record:
         where = ".".join(part for part in (self._path, field) if part) or "the document"
         return Malformed(f"{self._what}.malformed", f"{self._what}: {where}: {message}")
 
+    def has(self, field: str) -> bool:
+        """Tell whether a field is there and not yet taken: for formats that leave fields out."""
+        return field in self._left
+
+    def at(self, field: str) -> str:
+        """Give the path of a field, for errors about it."""
+        return f"{self._path}.{field}" if self._path else field
+
     def take(self, field: str) -> Json:
         """Take a field of any type."""
         if field not in self._left:
@@ -110,12 +118,12 @@ class Record:
 
     def record(self, field: str) -> Record:
         """Take a nested object."""
-        return Record(self.take(field), what=self._what, path=self._sub(field))
+        return Record(self.take(field), what=self._what, path=self.at(field))
 
     def records(self, field: str, *, max_items: int = MAX_ITEMS) -> list[Record]:
         """Take a list of objects."""
         items = self.items(field, max_items=max_items)
-        return [Record(v, what=self._what, path=f"{self._sub(field)}[{i}]") for i, v in enumerate(items)]
+        return [Record(v, what=self._what, path=f"{self.at(field)}[{i}]") for i, v in enumerate(items)]
 
     def items(self, field: str, *, max_items: int = MAX_ITEMS) -> list[Json]:
         """Take a list of anything, bounded."""
@@ -144,10 +152,8 @@ class Record:
         if self._left:
             raise self.error(f"unknown field {sorted(self._left)[0][:80]!r}")
 
-    def _sub(self, field: str) -> str:
-        return f"{self._path}.{field}" if self._path else field
-
 
 def _kind(value: Json) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    names |= {int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")  # TOML has dates and times
