@@ -122,6 +122,26 @@ def _reason(code: str, message: str, got: str, expected: str) -> Reason:
     return Reason(f"input.domain.{code}", message, Fault.BUYER, got=got[:200], expected=expected[:200])
 
 
+def tensors_of(record: Record, specs: tuple[InputSpec, ...]) -> Tensors:
+    """Read a model's input from lists of numbers by name, in C order: ``{"pixels": [0.0, 0.375, …]}``.
+
+    Raises:
+        Malformed: other names, or another number of numbers, than the model takes.
+
+    """
+    import numpy as np
+
+    arrays = []
+    for spec in specs:
+        numbers = record.items(spec.name, max_items=spec.elements)
+        if len(numbers) != spec.elements or not all(type(number) in (int, float) for number in numbers):
+            raise record.error(f"expected {spec.elements} numbers", spec.name)
+        with np.errstate(over="ignore"):
+            arrays.append((spec.name, np.array(numbers, dtype=spec.dtype).reshape(spec.shape)))
+    record.close()
+    return Tensors.of(arrays)
+
+
 def check_ports(inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> None:
     """Check what holds for the inputs and for the outputs of any model.
 

@@ -351,6 +351,19 @@ def job_tag(job: Digest) -> bytes:
     return bytes.fromhex(digest("proofhold/job-tag/v1", bytes.fromhex(job)))[:JOB_TAG_BYTES]
 
 
+def parse_rate(text: str) -> int:
+    """Read a sampling rate as people write it, such as ``0.2``, as parts per million, exactly.
+
+    Raises:
+        Misuse: not a decimal of at most six places, or more than 1.
+
+    """
+    ppm = Currency("RATE", 6).parse(text)
+    if ppm > PPM:
+        raise Misuse(f"sampling rate: got {text}, expected at most 1")
+    return ppm
+
+
 def statement_of(job: Job, claim: Claim) -> Statement:
     """Say what the evidence of a claim is about."""
     return Statement(claim.job, claim.seq, claim.amount, job.input, claim.output)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 from proofhold import canonical
 from proofhold.canonical import Digest, Json
 from proofhold.errors import Malformed, Misuse
-from proofhold.records import Record
+from proofhold.records import MAX_SAFE_INTEGER, Record
 
 Key: TypeAlias = str
 """A public key's name, such as ``ed25519:3b6a27…``."""
@@ -26,6 +26,7 @@ Key: TypeAlias = str
 KEY_PATTERN = r"ed25519:[0-9a-f]{64}"
 SIGNATURE_BYTES = 64
 MAX_SIGNATURES = 8
+MAX_KEY_NAME_CHARS = 128
 MAX_DOCUMENT_BYTES = 256 * 1024
 PRIVATE_FILE_MODE = 0o600
 
@@ -244,6 +245,14 @@ class TrustedKey:
     valid_from: int
     valid_until: int
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(KEY_PATTERN, self.key, re.ASCII):
+            raise Misuse(f"key: got {self.key[:80]!r}, expected the form {KEY_PATTERN}")
+        if not self.name.isprintable() or not 0 < len(self.name) <= MAX_KEY_NAME_CHARS:
+            raise Misuse(f"name: expected one line of 1 to {MAX_KEY_NAME_CHARS} characters")
+        if not 0 <= self.valid_from < self.valid_until <= MAX_SAFE_INTEGER:
+            raise Misuse(f"got from {self.valid_from} until {self.valid_until}, expected from before until")
+
     def covers(self, at: int) -> bool:
         """Tell whether a signature of time `at` (unix seconds) falls into the interval."""
         return self.valid_from <= at < self.valid_until
@@ -260,10 +269,56 @@ class TrustStore:
     def __post_init__(self) -> None:
         if not 0 < len(self.keys) <= self.MAX_KEYS:
             raise Misuse(f"a trust file names 1 to {self.MAX_KEYS} keys, got {len(self.keys)}")
+        if len(set(self.keys)) != len(self.keys):
+            raise Misuse("a trust file names the same key with the same interval twice")
 
     def trusts(self, key: Key, at: int) -> bool:
         """Tell whether this key was trusted at time `at` (unix seconds)."""
         return any(trusted.key == key and trusted.covers(at) for trusted in self.keys)
+
+    def adding(self, trusted: TrustedKey) -> TrustStore:
+        """Give a store that trusts one key more.
+
+        Raises:
+            Misuse: it stands there already, or there is no room.
+
+        """
+        return TrustStore((*self.keys, trusted))
+
+    @classmethod
+    def load(cls, path: Path) -> TrustStore:
+        """Read a trust file.
+
+        Raises:
+            Misuse: it cannot be read.
+            Malformed: as `decode`.
+
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            raise Misuse(f"cannot read the trust file {path}: {error.strerror}") from error
+        return cls.decode(data)
+
+    def save(self, path: Path) -> None:
+        """Write a trust file, whole or not at all.
+
+        Raises:
+            Misuse: it cannot be written.
+
+        """
+        import tempfile
+
+        try:
+            # Beside the file, so that the rename stays on one file system and is atomic.
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                file.write(self.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise Misuse(f"cannot write the trust file {path}: {error.strerror}") from error
 
     def encode(self) -> bytes:
         """Write a trust file: canonical JSON, version 1."""
@@ -299,7 +354,10 @@ def _read_signature(record: Record) -> tuple[Key, bytes]:
 
 
 def _read_trusted(record: Record) -> TrustedKey:
-    key = record.text("key", pattern=KEY_PATTERN)
-    trusted = TrustedKey(key, record.text("name"), record.integer("from"), record.integer("until"))
+    key, name = record.text("key", pattern=KEY_PATTERN), record.text("name", max_chars=MAX_KEY_NAME_CHARS)
+    valid_from, valid_until = record.integer("from"), record.integer("until")
     record.close()
-    return trusted
+    try:
+        return TrustedKey(key, name, valid_from, valid_until)
+    except Misuse as error:
+        raise record.error(str(error)) from error

@@ -28,6 +28,19 @@ class Currency:
         if not 0 <= self.exponent <= MAX_EXPONENT:
             raise Misuse(f"currency exponent: got {self.exponent}, expected 0 to {MAX_EXPONENT}")
 
+    @classmethod
+    def named(cls, text: str) -> Currency:
+        """Read a code with its exponent, as people write it: ``USDC:6``.
+
+        Raises:
+            Misuse: anything else.
+
+        """
+        code, colon, exponent = text.partition(":")
+        if not colon or not re.fullmatch(r"[0-9]{1,2}", exponent, re.ASCII):
+            raise Misuse(f"currency: got {text[:40]!r}, expected a code and decimal places, such as USDC:6")
+        return cls(code, int(exponent))
+
     def parse(self, text: str) -> int:
         """Read a decimal string as atomic units.
 

@@ -171,24 +171,6 @@ class Policy:
         return cls.parse(data)
 
     @classmethod
-    def find(cls, text: str) -> Policy:
-        """Give the policy that a command line names: a file where it looks like one, else a shipped one.
-
-        What looks like a file ends in ``.toml`` or holds a path separator; what lies in the current folder
-        does not matter, so that no stray file can stand in for a shipped policy.
-
-        Raises:
-            Misuse: there is none.
-            Malformed: as `parse`.
-
-        """
-        return (
-            cls.load(Path(text))
-            if text.endswith(".toml") or "/" in text or "\\" in text
-            else cls.shipped(text)
-        )
-
-    @classmethod
     def shipped(cls, name: str) -> Policy:
         """Give a policy that ships with this library.
 

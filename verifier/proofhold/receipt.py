@@ -244,7 +244,7 @@ def _essence(
 def _statement_to_json(verdict: Verdict) -> Json:
     return {
         "_type": STATEMENT_TYPE,
-        "predicate": _predicate_to_json(verdict),
+        "predicate": predicate_of(verdict),
         "predicateType": PREDICATE_TYPE,
         "subject": [_subject(verdict.statement, verdict.inputs.bundle)],
     }
@@ -257,7 +257,8 @@ def _subject(statement: Statement | None, bundle: Digest) -> Json:
     return {"digest": {"sha256": statement.digest}, "name": "statement"}
 
 
-def _predicate_to_json(verdict: Verdict) -> Json:
+def predicate_of(verdict: Verdict) -> Json:
+    """Say a verdict as JSON: what a receipt signs, and what ``proofhold verify --json`` prints."""
     return {
         "findings": [_finding_to_json(finding) for finding in verdict.findings],
         "inputs": {

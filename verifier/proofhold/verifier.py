@@ -59,8 +59,11 @@ class Backend(Protocol):
     def accepts(self, payload: Payload) -> bool:
         """Tell whether evidence of this kind can speak of such a payload."""
 
-    def offers(self, entry: Entry) -> tuple[Offer, ...]:
-        """Say what evidence of this kind could show about a model, as alternatives; empty is nothing."""
+    def offers(self, entry: Entry | None) -> tuple[Offer, ...]:
+        """Say what evidence of this kind could show about a model, or about any at best (None).
+
+        Several are alternatives; none says that there can be no such evidence.
+        """
 
     def check(
         self,

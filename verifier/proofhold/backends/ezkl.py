@@ -62,8 +62,10 @@ class EzklBackend:
         """Tell whether evidence of this kind can speak of such a payload: tensors only."""
         return isinstance(payload, Tensors)
 
-    def offers(self, entry: Entry) -> tuple[Offer, ...]:
-        """Say what a proof of this model would show."""
+    def offers(self, entry: Entry | None) -> tuple[Offer, ...]:
+        """Say what a proof of this model (None: of any, at best) would show."""
+        if entry is None:
+            return (Offer(KIND, _SHOWS),)
         if entry.circuit is None:
             return ()
         return (Offer(KIND, _SHOWS, _dangers(entry.circuit.lock)),)

@@ -60,9 +60,9 @@ class ReplayBackend:
         """Tell whether this kind can speak of such a payload: tensors only."""
         return isinstance(payload, Tensors)
 
-    def offers(self, entry: Entry) -> tuple[Offer, ...]:
+    def offers(self, entry: Entry | None) -> tuple[Offer, ...]:
         """Say what may come out: the job is drawn and re-executed, or it is not drawn."""
-        if entry.replay is None or entry.source is None:
+        if entry is not None and (entry.replay is None or entry.source is None):
             return ()
         return (Offer(KIND, _shows(Assurance.REEXECUTED)), Offer(KIND, _shows(Assurance.NOT_DRAWN)))
 

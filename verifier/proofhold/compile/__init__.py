@@ -10,7 +10,7 @@ from proofhold.compile.circuit import DEFAULT_RUN_ARGS
 from proofhold.compile.errors import CompileError
 from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
 from proofhold.compile.specification import Sample, Specification, read_samples
-from proofhold.compile.srs import Srs, dev_srs, import_ceremony
+from proofhold.compile.srs import Srs, SrsFile, dev_srs, identify_srs, import_ceremony
 
 __all__ = [
     "CompileError",
@@ -20,11 +20,13 @@ __all__ = [
     "Sample",
     "Specification",
     "Srs",
+    "SrsFile",
     "check",
     "circuit_names",
     "compile_model",
     "dev_srs",
     "ensure_proving_key",
+    "identify_srs",
     "import_ceremony",
     "read_samples",
 ]

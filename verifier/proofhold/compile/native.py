@@ -154,21 +154,6 @@ def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes) -> bytes:
     return canonical.encode({"instances": made["instances"][0], "proof": bytes(made["proof"]).hex()})
 
 
-@_refusals_as_data
-def verify(snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bytes:
-    """Check a proof with the 516-byte SRS: ``valid`` or ``invalid``."""
-    ezkl = _ezkl()
-    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
-        paths = [Path(folder) / name for name in ("proof.json", "settings.json", "vk.key", "verify.srs")]
-        for path, data in zip(paths, (snark, settings, vk, srs), strict=True):
-            path.write_bytes(data)
-        try:
-            verified = ezkl.verify(*(str(path) for path in paths), True)
-        except RuntimeError:
-            verified = False
-    return b"valid" if verified is True else b"invalid"
-
-
 def _ezkl() -> Any:
     """Import ezkl untyped: the stubs that it ships demand arguments that it does not."""
     return importlib.import_module("ezkl")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from proofhold.compile.errors import CompileError
-from proofhold.domain import InputSpec, OutputSpec, PostProcessing, check_input
+from proofhold.domain import InputSpec, OutputSpec, PostProcessing, check_input, tensors_of
 from proofhold.errors import Malformed, Misuse
 from proofhold.payload import Tensors
 from proofhold.records import Record
@@ -117,17 +117,7 @@ def _read_domain(name: str, value: Any) -> tuple[float, float]:
 
 
 def _read_sample(record: Record, inputs: tuple[InputSpec, ...]) -> Sample:
-    import numpy as np
-
-    values = record.record("inputs")
-    arrays = []
-    for spec in inputs:
-        numbers = values.items(spec.name, max_items=spec.elements)
-        if len(numbers) != spec.elements or not all(type(number) in (int, float) for number in numbers):
-            raise record.error(f"expected {spec.elements} numbers", spec.name)
-        arrays.append((spec.name, np.array(numbers, dtype=spec.dtype).reshape(spec.shape)))
-    values.close()
-    tensors = Tensors.of(arrays)
+    tensors = tensors_of(record.record("inputs"), inputs)
     reasons = check_input(inputs, tensors)
     if reasons:
         raise record.error(f"{reasons[0].message}: {reasons[0].got}, expected {reasons[0].expected}")

@@ -37,8 +37,28 @@ from proofhold.locks import SrsKind, SrsPin
 UNSAFE_DEV_LABEL = "proofhold/unsafe-dev-srs/v1"
 MIN_K = 1
 MAX_K = 26
-MAX_UNSAFE_DEV_K = 18
-"""Made in plain Python: 16 s at k = 16, four times that here. Larger circuits take a ceremony's file."""
+UNSAFE_DEV_DIGESTS = (
+    "1997da46cc96a181b72c4ce31313f049417b821c22962d5be64b6c8b7af2e2a6",
+    "685bd2f1cbdcbaf9d772f42e2b7992383857120d678684f5c9cb0847805bbb38",
+    "dd9fd8b4d9798829f6eda7b948cb0b899ba9b622f3e8384458f911a6080d57ec",
+    "f3dca61f7a188eb81e5d38a2ac4d3defc134d37d55e351d8014dea171421e59d",
+    "fe36184d53f9c8516707f362d16fe5d77ed93be73803e23bb5bba929cb501c3f",
+    "931229f3e2859175141c22176e5c310bba1e8bbacb78caeac15ebf77da322e07",
+    "94d703f5a6abbcc370f9c1a0679a223e81e5063077f3173b5dea94af4ad1286a",
+    "e759f646d092b2180526e4ea5accf6222c9398447c66830f891f61b0a3a71b8e",
+    "cc397d62970d0b7fc42435794ec2b766443a1ba57d6cfcdb95b91afdc1c03eee",
+    "442e194b91e8ede6d56bfddc5bb9889a043e9b38d97d0aebcc4474ee26eac5dc",
+    "081ef4beb66897e6269607216123105bf37ed728829baba85219ccbbe4ffa4c7",
+    "67e4856bc3db67600ef839867c650395802ff5f334a5fd939dbc0fab06a36937",
+    "6a828bc586fa70ad903653f5a01050daa76ad2210bc14fc4538bf0910cc4ee0b",
+    "dd95c9883b42c44fdd06c7d25ce3f63e1e87690bed69e9c159ab4c5bd116ed16",
+    "b040797eca2118163346291cbce31c982a03f8aac59dd0f9b760f4c5b2c9b6c8",
+    "6213f51264c3aad0c53e8edb07dfc324a24ccd7dc949d470cf6ce877b4e4cce5",
+    "57770af84fc88ffac884eecadeb9afb64771e7b0712e9614ca28c84eb179e52c",
+    # k = 1 to 17. Larger ones take minutes in plain Python: import a ceremony's file for those.
+)
+"""SHA-256 of the development SRS of each size, so that a cached file is known for what it is."""
+MAX_UNSAFE_DEV_K = len(UNSAFE_DEV_DIGESTS)
 
 _POINT_BYTES = 2 * COORDINATE_BYTES
 _POINT2_BYTES = 4 * COORDINATE_BYTES
@@ -52,6 +72,16 @@ class Srs:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class SrsFile:
+    """What a file says of itself: k, the digests that a lock would pin, and whether its secret is public."""
+
+    k: int
+    digest: Digest
+    verify_digest: Digest
+    unsafe_dev: bool
+
+
 def unsafe_dev_srs(k: int, label: str = UNSAFE_DEV_LABEL) -> bytes:
     """Make the development SRS: its secret is the SHA-256 of `label` modulo the group order.
 
@@ -62,10 +92,7 @@ def unsafe_dev_srs(k: int, label: str = UNSAFE_DEV_LABEL) -> bytes:
         CompileError: ``compile.srs_size``.
 
     """
-    if not MIN_K <= k <= MAX_UNSAFE_DEV_K:
-        raise CompileError(
-            "compile.srs_size", f"k = {k}: a development SRS has k from {MIN_K} to {MAX_UNSAFE_DEV_K}"
-        )
+    _check_dev_size(k)
     size = 1 << k
     tau = int.from_bytes(hashlib.sha256(label.encode()).digest(), "big") % ORDER
     if tau < 2 or pow(tau, 1 << TWO_ADICITY, ORDER) == 1:
@@ -125,12 +152,15 @@ def verification_cut(srs: bytes) -> bytes:
 
 def dev_srs(k: int, *, cache: Path | None = None) -> Srs:
     """Give the development SRS of size k from the cache, made when missing."""
+    _check_dev_size(k)
     path = cache_folder("srs", cache) / f"unsafe-dev-v1-k{k}.srs"
+    expected = UNSAFE_DEV_DIGESTS[k - 1]
     data = path.read_bytes() if path.is_file() else b""
-    # Only the constants of this file know what the bytes must be; a file of another length is a torn one,
-    # and every use compares the digest with the lock's.
-    if len(data) != size_of(k):
+    if file_digest(data) != expected:
+        # Missing or damaged: a cache heals itself.
         data = unsafe_dev_srs(k)
+        if file_digest(data) != expected:
+            raise CompileError("compile.srs_digest", f"the development SRS of k = {k} came out wrong")
         write_atomically(path, data)
     return Srs(pin(data, SrsKind.UNSAFE_DEV, UNSAFE_DEV_LABEL), path)
 
@@ -143,18 +173,28 @@ def import_ceremony(path: Path, *, digest: Digest, label: str, cache: Path | Non
             ``compile.srs_unsafe`` for the development SRS under another name.
 
     """
-    largest = size_of(MAX_K)
-    if path.stat().st_size > largest:
-        raise CompileError("compile.srs_malformed", f"{path}: more than {largest} bytes")
-    data = path.read_bytes()
+    data = _read(path)
     if file_digest(data) != digest:
         raise CompileError("compile.srs_digest", f"{path}: SHA-256 {file_digest(data)}, expected {digest}")
     taken = pin(data, SrsKind.CEREMONY, label)
-    if data[-256:] == unsafe_dev_srs(1)[-256:]:
+    if _is_dev(data):
         raise CompileError("compile.srs_unsafe", f"{path} is the development SRS, whose secret is public")
     kept = _ceremony_path(digest, cache)
     write_atomically(kept, data)
     return Srs(taken, kept)
+
+
+def identify_srs(path: Path) -> SrsFile:
+    """Say what a file is.
+
+    Raises:
+        CompileError: ``compile.srs_malformed``: it is no SRS.
+
+    """
+    data = _read(path)
+    return SrsFile(
+        _read_k(data), file_digest(data), file_digest(verification_cut(data)), unsafe_dev=_is_dev(data)
+    )
 
 
 def find(pinned: SrsPin, *, cache: Path | None = None) -> Srs:
@@ -166,10 +206,6 @@ def find(pinned: SrsPin, *, cache: Path | None = None) -> Srs:
     """
     if pinned.kind is SrsKind.UNSAFE_DEV:
         srs = dev_srs(pinned.k, cache=cache)
-        if srs.pin != pinned:
-            # A damaged cache heals itself; a lock that pins something else does not.
-            srs.path.unlink()
-            srs = dev_srs(pinned.k, cache=cache)
     else:
         srs = find_ceremony(pinned.digest, label=pinned.label, cache=cache)
     if srs.pin != pinned:
@@ -192,7 +228,7 @@ def find_ceremony(digest: Digest, *, label: str, cache: Path | None = None) -> S
             "compile.srs_missing",
             f"no SRS {digest} here: run `proofhold srs import FILE --digest {digest} --label '{label}'`",
         )
-    data = path.read_bytes()
+    data = _read(path)
     if file_digest(data) != digest:
         raise CompileError("compile.srs_digest", f"{path}: SHA-256 {file_digest(data)}, expected {digest}")
     return Srs(pin(data, SrsKind.CEREMONY, label), path)
@@ -208,11 +244,32 @@ def pin(srs: bytes, kind: SrsKind, label: str) -> SrsPin:
     return SrsPin(kind, label, _read_k(srs), file_digest(srs), file_digest(verification_cut(srs)))
 
 
+def _check_dev_size(k: int) -> None:
+    if not MIN_K <= k <= MAX_UNSAFE_DEV_K:
+        raise CompileError(
+            "compile.srs_size", f"k = {k}: a development SRS has k from {MIN_K} to {MAX_UNSAFE_DEV_K}"
+        )
+
+
 def _read_k(srs: bytes) -> int:
     k = int.from_bytes(srs[:4], "little") if len(srs) >= 4 else 0
     if not MIN_K <= k <= MAX_K or len(srs) != size_of(k):
         raise CompileError("compile.srs_malformed", f"{len(srs)} bytes are no SRS of k = {min(k, 2**20)}")
     return k
+
+
+def _is_dev(srs: bytes) -> bool:
+    """Whether the secret is that of the development SRS: the last point, tau G2, gives it away."""
+    return srs[-_POINT2_BYTES:] == unsafe_dev_srs(MIN_K)[-_POINT2_BYTES:]
+
+
+def _read(path: Path) -> bytes:
+    largest = size_of(MAX_K)
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise CompileError("compile.srs_malformed", f"{path}: more than {largest} bytes")
+    return data
 
 
 def _ceremony_path(digest: Digest, cache: Path | None) -> Path:

@@ -10,8 +10,10 @@ from typing import Any, Self
 from proofhold.compile import native
 from proofhold.compile.errors import CompileError
 from proofhold.domain import InputSpec, OutputSpec
+from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
 from proofhold.runner import ProcessRunner, Runner, RunnerError, Task
+from proofhold.zkverify import VALID, verify_natively
 
 PARSE_DEADLINE_S = 60.0
 PARSE_MEMORY_BYTES = 4 * 2**30
@@ -61,14 +63,7 @@ class Toolchain:
 
     def run(self, published: bytes, inputs: Tensors) -> Tensors:
         """Run a model in onnxruntime."""
-        from proofhold.execution import run_model
-
-        try:
-            result = self._reader.run(
-                run_model, published, encode_payload(inputs), deadline_s=PARSE_DEADLINE_S
-            )
-        except RunnerError as error:
-            raise CompileError("compile.tool_failed", f"onnxruntime: {error}") from error
+        result = self._run(self._reader, run_model, PARSE_DEADLINE_S, published, encode_payload(inputs))
         outputs = decode_payload(result)
         if not isinstance(outputs, Tensors):
             raise CompileError("compile.tool_failed", "onnxruntime gave no tensors")
@@ -100,22 +95,22 @@ class Toolchain:
         return made["instances"], bytes.fromhex(made["proof"])
 
     def verify(self, snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bool:
-        """Check a proof as the verifier's backend does, in a worker of ours."""
-        return self._run(self._prover, native.verify, PROVE_DEADLINE_S, snark, settings, vk, srs) == b"valid"
+        """Check a proof with the very task that the verifier's backend uses."""
+        parts = (snark, settings, vk, srs)
+        return self._run(self._prover, verify_natively, PROVE_DEADLINE_S, *parts) == VALID
 
     def _read(self, task: Task, *parts: bytes) -> bytes:
-        return self._run(self._reader, task, PARSE_DEADLINE_S, *parts)
+        return native.unwrap(self._run(self._reader, task, PARSE_DEADLINE_S, *parts))
 
     def _prove(self, task: Task, *parts: bytes) -> bytes:
-        return self._run(self._prover, task, PROVE_DEADLINE_S, *parts)
+        return native.unwrap(self._run(self._prover, task, PROVE_DEADLINE_S, *parts))
 
     def _run(self, runner: Runner, task: Task, deadline_s: float, *parts: bytes) -> bytes:
         try:
-            result = runner.run(task, *parts, deadline_s=deadline_s)
+            return runner.run(task, *parts, deadline_s=deadline_s)
         except RunnerError as error:
             what = task.__name__.replace("_", " ")
             raise CompileError("compile.tool_failed", f"{what}: {error}") from error
-        return native.unwrap(result)
 
 
 def _ports(rows: list[Any]) -> tuple[OutputSpec, ...]:

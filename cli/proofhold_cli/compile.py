@@ -1,0 +1,143 @@
+"""``proofhold compile``: make a circuit of a model, or check that the pinned ones still come out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from proofhold_cli.root import find_root, root_option
+
+DIFFERENT = 4
+"""The exit code of ``--check`` when anything differs."""
+
+
+@click.command("compile")
+@click.argument("targets", nargs=-1, metavar="[MODEL | NAME...]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="The folder to write: circuits/NAME."
+)
+@click.option(
+    "--check",
+    "checking",
+    is_flag=True,
+    help="Recompile the named circuits and compare; exit 4 if any differs.",
+)
+@click.option("--all", "every", is_flag=True, help="With --check: every circuit under the root.")
+@click.option("--accept", is_flag=True, help="With --check: list locks without any difference as audited.")
+@click.option(
+    "--spec",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The model's domain, post-processing and samples; else model.toml beside the model.",
+)
+@click.option(
+    "--scale", type=click.IntRange(1, 20), help="Binary digits after the point, of inputs and parameters."
+)
+@click.option("--legs", type=click.IntRange(1, 8), help="Digits, in base 128, of the largest value.")
+@click.option(
+    "--srs-digest", metavar="HEX", help="An imported ceremony's SRS; else the unsafe development one."
+)
+@click.option("--srs-label", metavar="TEXT", help="With --srs-digest: what that ceremony is called.")
+@click.option(
+    "--param-visibility",
+    type=click.Choice(["fixed", "private", "hashed", "polycommit"]),
+    default="fixed",
+    show_default=True,
+    help="Anything but fixed is refused: the key would not bind the weights.",
+)
+@click.option(
+    "--input-visibility",
+    type=click.Choice(["public", "private", "hashed"]),
+    default="public",
+    show_default=True,
+    help="Anything but public is refused: the job tag would bind nothing.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@root_option
+def compile_command(
+    targets: tuple[str, ...],
+    out: Path | None,
+    checking: bool,
+    every: bool,
+    accept: bool,
+    spec: Path | None,
+    scale: int | None,
+    legs: int | None,
+    srs_digest: str | None,
+    srs_label: str | None,
+    param_visibility: str,
+    input_visibility: str,
+    as_json: bool,
+    root: Path | None,
+) -> None:
+    """Turn a model into a pinned circuit, or check pinned ones.
+
+    \b
+    proofhold compile models/NAME/model.onnx --out circuits/NAME
+    proofhold compile --check NAME...
+    proofhold compile --check --all
+    """  # noqa: D301 - click's mark for "do not wrap" is the backspace itself
+    if checking:
+        if bool(targets) == every:
+            raise click.UsageError("--check takes the names of circuits, or --all.")
+        _check(targets, find_root(root), accept=accept, as_json=as_json)
+        return
+    if len(targets) != 1 or out is None or every or accept:
+        raise click.UsageError("Name one model and, with --out, the folder of its circuit; or use --check.")
+    if (srs_digest is None) != (srs_label is None):
+        raise click.UsageError("--srs-digest and --srs-label come together.")
+
+    from dataclasses import replace
+
+    from proofhold.compile import DEFAULT_RUN_ARGS, compile_model
+    from proofhold.locks import SrsKind, Visibility
+
+    run_args = DEFAULT_RUN_ARGS
+    if scale is not None:
+        run_args = replace(run_args, input_scale=scale, param_scale=scale)
+    if legs is not None:
+        run_args = replace(run_args, decomp_legs=legs)
+    lock = compile_model(
+        Path(targets[0]),
+        out,
+        specification_path=spec,
+        run_args=run_args,
+        visibility=Visibility(input=input_visibility, param=param_visibility),
+        ceremony=(srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None,
+        on_step=_say,
+    )
+    if as_json:
+        click.echo(json.dumps({"name": lock.name, "lock": lock.digest, "out": str(out)}))
+        return
+    click.echo(f"{lock.name}: circuit lock {lock.digest}")
+    click.echo(
+        f"  k {lock.cost.k}, {lock.cost.rows} rows, proving key {lock.cost.pk_bytes / 1e6:.1f} MB, "
+        f"error at most {lock.error.max_abs:.1e} on {lock.error.samples} samples"
+    )
+    if lock.srs.kind is SrsKind.UNSAFE_DEV:
+        click.secho("  the SRS is unsafe-dev: anybody can forge proofs of this circuit", fg="red")
+
+
+def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -> None:
+    from proofhold.compile import check, circuit_names
+
+    checked = names or circuit_names(root)
+    differences = check(checked, root, accept_locks=accept, on_step=_say)
+    if as_json:
+        rows = [{"name": d.name, "field": d.field, "pinned": d.pinned, "found": d.found} for d in differences]
+        click.echo(json.dumps({"checked": list(checked), "differences": rows}))
+    else:
+        for name in checked:
+            mine = [difference for difference in differences if difference.name == name]
+            click.echo(f"{name}: {'as pinned' if not mine else f'{len(mine)} differences'}")
+            for difference in mine:
+                click.echo(f"  {difference.field}")
+                click.secho(f"    - pinned {difference.pinned}", fg="red")
+                click.secho(f"    + found  {difference.found}", fg="green")
+    if differences:
+        click.get_current_context().exit(DIFFERENT)
+
+
+def _say(step: str) -> None:
+    click.echo(step, err=True)

@@ -1,0 +1,130 @@
+"""``proofhold demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proofhold_cli.files import FOLDER
+from proofhold_cli.root import root_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from proofhold_cli.story.acts import Line
+    from proofhold_cli.story.stage import Stage
+
+STATE_STYLES = {"released": "green", "refunded": "red", "claimed": "yellow"}
+
+
+@click.command("demo")
+@click.option(
+    "--out", type=FOLDER, help="Where to leave receipts and bundles; by default proofhold-demo/TIME."
+)
+@root_option
+def demo_command(out: Path | None, root: Path | None) -> None:
+    """Play the whole story: seven acts from a signed job to a released, refunded or expired payment.
+
+    Models, proofs, signatures and the ledger are real. The clock is simulated, so that deadlines can pass,
+    and the proofs rest on the unsafe development SRS.
+    """
+    from proofhold.provider import Prover
+    from proofhold.runner import ProcessRunner
+    from proofhold_cli.progress import steps
+    from proofhold_cli.render import make_console
+    from proofhold_cli.root import find_root
+    from proofhold_cli.story.acts import play
+    from proofhold_cli.story.stage import SimulatedClock, Stage
+
+    folder = out or Path("proofhold-demo") / time.strftime("%Y%m%d-%H%M%S")
+    console = make_console()
+    found = find_root(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    console.print("[bold]proofhold demo[/]: real models, real proofs, a real ledger")
+    console.print("[bold red]UNSAFE[/]     the proofs rest on the development SRS, whose secret is public")
+    console.print("[bold red]SIMULATED[/]  the clock, moved by hand so that deadlines pass; the money\n")
+    with (
+        ProcessRunner() as checking,
+        ProcessRunner(memory_bytes=None, threads=None) as proving,
+        steps() as on_step,
+    ):
+        clock = SimulatedClock(int(time.time()))
+        stage = Stage(found, folder, checking, Prover(proving), clock, on_step)
+        lines = []
+        for line in play(stage):
+            lines.append(line)
+            _print_line(console, line)
+        _print_table(console, lines)
+        _print_money(console, lines)
+        sound = _print_checks(console, stage)
+    console.print(f"receipts, bundles and the ledger are in [bold]{folder}[/]")
+    if not sound:
+        raise click.ClickException("the demo's own checks failed")
+
+
+def _print_line(console: Console, line: Line) -> None:
+    state = f"[{STATE_STYLES.get(line.state, 'white')}]{line.state}[/]"
+    console.print(f"{line.act}. {line.what}: {state}  [dim]{line.why}[/]", soft_wrap=True)
+
+
+def _print_table(console: Console, lines: list[Line]) -> None:
+    from rich.table import Table
+
+    table = Table("act", "what happens", "evidence", "jobs", "ends", "why", box=None, title="\nThe story")
+    for act in sorted({line.act for line in lines}):
+        mine = [line for line in lines if line.act == act]
+        last = mine[-1]
+        paid = sum(line.paid for line in mine)
+        jobs = str(len(mine)) if act != 7 else "1"
+        detail = f"{paid} paid, then {last.state}" if len(mine) > 1 and act == 5 else last.state
+        style = STATE_STYLES.get(last.state, "white")
+        table.add_row(str(act), mine[0].what, last.evidence, jobs, f"[{style}]{detail}[/]", last.why)
+    console.print(table)
+
+
+def _print_money(console: Console, lines: list[Line]) -> None:
+    from proofhold.drafting import USDC
+    from proofhold_cli.story.acts import bond_that_deters
+    from proofhold_cli.story.stage import BOND, PRICE
+
+    paid = sum(line.paid for line in lines if line.act == 5)
+    console.print(
+        f"\nAct 5: {paid} dishonest answers were paid ({USDC.show(paid * PRICE)}) before one was drawn. "
+        f"The bond was {USDC.show(BOND)}; from {USDC.show(bond_that_deters())} on, slashed when "
+        "caught, cheating at p = 20 % is a loss on average.",
+        soft_wrap=True,
+    )
+
+
+def _print_checks(console: Console, stage: Stage) -> bool:
+    from proofhold.errors import Malformed
+    from proofhold.receipt import Receipt
+    from proofhold.recheck import recheck
+
+    differences = stage.escrow.audit()
+    total = sum(balance.amount for balance in stage.escrow.balances())
+    rechecked = [
+        not recheck(kept.receipt, kept.bundle, policy=kept.policy, verifier=stage.verifier)
+        for kept in stage.kept
+    ]
+    flipped = bytearray(stage.kept[0].receipt.encode())
+    flipped[len(flipped) // 2] ^= 1
+    try:
+        Receipt.decode(bytes(flipped))
+        refusal = ""
+    except Malformed as error:
+        refusal = error.code
+    checks = [
+        (
+            f"the ledger sums to {total}, its audit finds {len(differences)} differences",
+            not total and not differences,
+        ),
+        (f"{sum(rechecked)} of {len(rechecked)} receipts recheck to the same verdict", all(rechecked)),
+        (f"a receipt with one flipped bit is refused ({refusal or 'NOT REFUSED'})", bool(refusal)),
+    ]
+    for text, holds in checks:
+        console.print(f"[{'green' if holds else 'bold red'}]{'✓' if holds else '✗'}[/] {text}")
+    return all(holds for _, holds in checks)

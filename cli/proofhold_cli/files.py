@@ -1,0 +1,90 @@
+"""Reading and writing what commands take and give, and the options that many of them share."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proofhold_cli.parameters import INSTANT
+
+if TYPE_CHECKING:
+    from proofhold.policy import Policy
+
+MAX_FILE_BYTES = 128 * 2**20
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print canonical JSON.")
+now_option = click.option("--now", type=INSTANT, help="The time to judge by, in place of the clock.")
+policy_option = click.option(
+    "--policy",
+    "policy_name",
+    required=True,
+    metavar="NAME|FILE",
+    help="A shipped policy's name, or a policy file.",
+)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file that the user named, bounded.
+
+    Raises:
+        Misuse: it cannot be read, or is larger than anything that is read here.
+
+    """
+    from proofhold.errors import Misuse
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise Misuse(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise Misuse(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole.
+
+    Raises:
+        Misuse: it cannot be written.
+
+    """
+    from proofhold.errors import Misuse
+
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise Misuse(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_policy(name_or_file: str) -> Policy:
+    """Give the shipped policy of that name, or read a policy file.
+
+    Raises:
+        Misuse: neither exists.
+        Malformed: the file is no policy.
+
+    """
+    from proofhold.policy import Policy, shipped_names
+
+    if name_or_file in shipped_names():
+        return Policy.shipped(name_or_file)
+    return Policy.load(Path(name_or_file))
+
+
+def echo_json(value: object) -> None:
+    """Print a value as one line of canonical JSON."""
+    from proofhold import canonical
+
+    click.echo(canonical.encode(value).decode())
+
+
+def clock(now: int | None) -> int:
+    """Give the time that the user stated, or this machine's, in unix seconds."""
+    return int(time.time()) if now is None else now

@@ -1,0 +1,172 @@
+"""``proofhold job``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.root import root_option
+
+
+@click.group("job")
+def job_group() -> None:
+    """Draft the job that buyer and provider sign."""
+
+
+@job_group.command("input")
+@click.option("--model", required=True, help="The model's name in the catalogue.")
+@click.option("--sample", type=click.IntRange(min=0), help="Take the model's held-out sample of this number.")
+@click.option("--values", "values_file", type=FILE, help='A JSON file such as {"pixels": [0.0, 0.375, …]}.')
+@click.option("--out", "out_file", type=FILE, required=True, help="Where to write the payload.")
+@root_option
+def input_command(
+    model: str, sample: int | None, values_file: Path | None, out_file: Path, root: Path | None
+) -> None:
+    """Write an input payload for a model: one of its samples, or numbers of your own."""
+    import json
+
+    from proofhold.catalogue import MODELS_FOLDER, Catalogue
+    from proofhold.compile.specification import read_samples
+    from proofhold.domain import tensors_of
+    from proofhold.errors import Misuse
+    from proofhold.payload import encode_payload
+    from proofhold.records import Record
+    from proofhold_cli.files import read_file, write_file
+    from proofhold_cli.root import find_root
+
+    folder = find_root(root)
+    entry = Catalogue.load(folder).by_name(model)
+    if (sample is None) == (values_file is None):
+        raise click.UsageError("Name either --sample or --values.")
+    if values_file is not None:
+        try:
+            values = json.loads(read_file(values_file))
+        except (ValueError, RecursionError) as error:
+            raise Misuse(f"{values_file} is not JSON: {error}") from error
+        payload = tensors_of(Record(values, what="values"), entry.inputs)
+    else:
+        samples = read_samples(folder / MODELS_FOLDER / model / "samples.json", entry.inputs)
+        if sample is None or sample >= len(samples):
+            raise Misuse(f"{model} has samples 0 to {len(samples) - 1}")
+        payload = samples[sample].inputs
+    write_file(out_file, encode_payload(payload))
+
+
+@job_group.command("new")
+@click.argument("input_file", metavar="INPUT", type=FILE)
+@click.option("--model", required=True, help="The model's name in the catalogue.")
+@click.option("--escrow", "home", type=FOLDER, required=True, help="The escrow's folder.")
+@click.option("--key", "key_file", type=FILE, required=True, help="The buyer's private key.")
+@click.option("--provider", required=True, help="The provider's public key, ed25519:…")
+@click.option("--verifier", required=True, help="The verifier's public key, ed25519:…")
+@click.option("--price", required=True, help="Such as 0.25.")
+@click.option("--bond", default="0", show_default=True, help="What the provider stakes.")
+@click.option("--penalty", default="0", show_default=True, help="What withheld answers cost the provider.")
+@click.option("--currency", default="USDC:6", show_default=True, help="Code and decimal places.")
+@click.option("--rate", default="1", show_default=True, help="How often re-execution is drawn, such as 0.2.")
+@click.option(
+    "--evidence",
+    "kinds",
+    multiple=True,
+    default=("ezkl", "replay"),
+    show_default=True,
+    help="What the claim may be judged by; may be repeated.",
+)
+@click.option("--claim-within-s", type=click.IntRange(min=1), default=3_600, show_default=True)
+@click.option("--dispute-s", type=click.IntRange(min=0), default=86_400, show_default=True)
+@click.option("--delivery", type=click.Choice(["with_verdict", "immediate"]), default="with_verdict")
+@click.option("--out", "out_file", type=FILE, required=True, help="Where to write the job.")
+@policy_option
+@now_option
+@root_option
+@json_option
+def new_command(
+    input_file: Path,
+    model: str,
+    home: Path,
+    key_file: Path,
+    provider: str,
+    verifier: str,
+    price: str,
+    bond: str,
+    penalty: str,
+    currency: str,
+    rate: str,
+    kinds: tuple[str, ...],
+    claim_within_s: int,
+    dispute_s: int,
+    delivery: str,
+    out_file: Path,
+    policy_name: str,
+    now: int | None,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Draft a job for INPUT, a payload file, and sign it as the buyer."""
+    from proofhold.catalogue import Catalogue
+    from proofhold.drafting import Terms, draft_job
+    from proofhold.job import Delivery, parse_rate
+    from proofhold.keys import SigningKey
+    from proofhold.money import Currency
+    from proofhold.payload import decode_payload
+    from proofhold_cli.escrow import open_escrow
+    from proofhold_cli.files import read_file, read_policy, write_file
+    from proofhold_cli.root import find_root
+
+    unit = Currency.named(currency)
+    terms = Terms(
+        price=unit.parse(price),
+        bond=unit.parse(bond),
+        withholding_penalty=unit.parse(penalty),
+        currency=unit,
+        sampling_rate_ppm=parse_rate(rate),
+        evidence_kinds=kinds,
+        delivery=Delivery(delivery),
+        claim_within_s=claim_within_s,
+        dispute_s=dispute_s,
+    )
+    with open_escrow(home) as escrow:
+        job = draft_job(
+            terms,
+            entry=Catalogue.load(find_root(root)).by_name(model),
+            payload=decode_payload(read_file(input_file)),
+            policy=read_policy(policy_name),
+            buyer=SigningKey.load(key_file),
+            provider=provider,
+            verifier=verifier,
+            escrow=escrow,
+            now=clock(now),
+        )
+    write_file(out_file, job.encode())
+    _print_job(job.digest, out_file, as_json=as_json)
+
+
+@job_group.command("show")
+@click.argument("job_file", metavar="JOB", type=FILE)
+@json_option
+def show_command(job_file: Path, as_json: bool) -> None:
+    """Print a job's terms and who signed it."""
+    from proofhold.job import Job
+    from proofhold.keys import Signed
+    from proofhold_cli.files import read_file
+    from proofhold_cli.terminal import print_table
+
+    job = Signed.decode(Job, read_file(job_file))
+    signers = job.envelope.signers()
+    if as_json:
+        echo_json({"digest": job.digest, "job": job.document.to_json(), "signers": sorted(signers)})
+        return
+    rows = [(name, str(value)) for name, value in job.document.to_json().items()]
+    missing = "buyer and provider" if not signers else "the other side"
+    bound = job.envelope.is_signed_by_exactly(job.document.signers)
+    signed = "by both sides: it binds" if bound else f"not yet by {missing}"
+    print_table(["job", job.digest], [*rows, ("signed", signed)])
+
+
+def _print_job(digest: str, out_file: Path, *, as_json: bool) -> None:
+    if as_json:
+        echo_json({"file": str(out_file), "job": digest})
+    else:
+        click.echo(f"job {digest}, written to {out_file}")

@@ -1,0 +1,66 @@
+"""``proofhold keys``: make keys and say which ones to trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proofhold_cli.files import FILE, echo_json, json_option
+from proofhold_cli.parameters import INSTANT
+
+
+@click.group("keys")
+def keys_group() -> None:
+    """Make Ed25519 keys and say which verifiers to trust."""
+
+
+@keys_group.command("new")
+@click.argument("file", type=FILE)
+@json_option
+def new(file: Path, as_json: bool) -> None:
+    """Make a key, write its private part to FILE (mode 0600, never over an existing one), print its name."""
+    from proofhold.keys import SigningKey
+
+    key = SigningKey.generate()
+    key.save(file)
+    _print_key(key.public, file, as_json=as_json)
+
+
+@keys_group.command("show")
+@click.argument("file", type=FILE)
+@json_option
+def show(file: Path, as_json: bool) -> None:
+    """Print the name of the key in FILE, which is its public part."""
+    from proofhold.keys import SigningKey
+
+    _print_key(SigningKey.load(file).public, file, as_json=as_json)
+
+
+@keys_group.command("trust")
+@click.argument("key")
+@click.option("--name", required=True, help="Whose key it is, in words.")
+@click.option("--from", "valid_from", type=INSTANT, required=True, help="Good for judgements from then on.")
+@click.option("--until", "valid_until", type=INSTANT, required=True, help="And before then.")
+@click.option(
+    "--trust-file", type=FILE, default=Path("trust.json"), show_default=True, help="Made if missing."
+)
+@json_option
+def trust(key: str, name: str, valid_from: int, valid_until: int, trust_file: Path, as_json: bool) -> None:
+    """Add a verifier's KEY (its name, ed25519:…) to a trust file, for an interval of time (UTC)."""
+    from proofhold.keys import TrustedKey, TrustStore
+
+    trusted = TrustedKey(key, name, valid_from, valid_until)
+    store = TrustStore.load(trust_file).adding(trusted) if trust_file.exists() else TrustStore((trusted,))
+    store.save(trust_file)
+    if as_json:
+        echo_json({"file": str(trust_file), "from": valid_from, "key": key, "until": valid_until})
+    else:
+        click.echo(f"{trust_file} now trusts {len(store.keys)} key(s), {key} as {name!r} among them")
+
+
+def _print_key(public: str, file: Path, *, as_json: bool) -> None:
+    if as_json:
+        echo_json({"file": str(file), "key": public})
+    else:
+        click.echo(public)

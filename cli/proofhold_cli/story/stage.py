@@ -1,0 +1,169 @@
+"""The stage of the demo: its cast, its clock, and what every act does the same way.
+
+Real: models, proofs, signatures, verdicts, the ledger. Simulated, and named so: the clock, which is moved by
+hand so that deadlines pass, and the money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from proofhold.canonical import Digest
+from proofhold.catalogue import MODELS_FOLDER, Catalogue, Entry
+from proofhold.compile.specification import read_samples
+from proofhold.core import Answer, Evidence
+from proofhold.drafting import USDC, Terms, draft_job
+from proofhold.escrow.rail import LedgerRail
+from proofhold.escrow.sqlite import SqliteEscrow
+from proofhold.exchange import Bundle, Exchange
+from proofhold.job import Claim, NamedEvidence, SignedJob
+from proofhold.keys import Signed, SigningKey
+from proofhold.payload import Payload, Tensors
+from proofhold.policy import Policy
+from proofhold.provider import Prover, accept, respond
+from proofhold.receipt import Receipt
+from proofhold.runner import Runner
+from proofhold.settle import Decision, fund, verify_and_settle
+from proofhold.standard import standard_verifier
+
+PRICE = USDC.parse("0.5")
+BOND = USDC.parse("1")
+CAPITAL = USDC.parse("1000")
+
+
+class SimulatedClock:
+    """A clock that stands still until it is moved. Unix seconds."""
+
+    def __init__(self, start: int) -> None:
+        """Start at a time."""
+        self.now = start
+
+    def __call__(self) -> int:
+        """Tell the time; every look takes a second."""
+        self.now += 1
+        return self.now
+
+    def pass_by(self, seconds: int) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Funded:
+    """A job in escrow, with its input."""
+
+    job: SignedJob
+    payload: Tensors
+    entry: Entry
+
+    @property
+    def id(self) -> Digest:
+        """The hold's name."""
+        return self.job.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A receipt with the bundle that it judged, as the demo leaves them in its folder."""
+
+    name: str
+    receipt: Receipt
+    bundle: Bundle
+    policy: Policy
+
+
+@dataclass
+class Stage:
+    """Who plays, and where."""
+
+    root: Path
+    folder: Path
+    runner: Runner
+    prover: Prover
+    clock: SimulatedClock
+    on_step: Callable[[str], None] = lambda _: None
+    kept: list[Kept] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Set the cast up: keys, an escrow with money in it, a verifier."""
+        self.catalogue = Catalogue.load(self.root)
+        self.verifier = standard_verifier(self.catalogue, self.runner)
+        self.buyer, self.provider, self.judge = (SigningKey.generate() for _ in range(3))
+        self.escrow = SqliteEscrow.create(self.folder / "escrow.db", escrow="demo")
+        self.rail = LedgerRail()
+        for name, key in (("buyer", self.buyer), ("provider", self.provider)):
+            self.escrow.deposit(key.public, CAPITAL, USDC, key=f"capital-{name}", now=self.clock())
+
+    def hire(self, model: str, terms: Terms, policy: Policy, *, sample: int = 0) -> Funded:
+        """Draft a job on a held-out sample, have it accepted, and fund it."""
+        entry = self.catalogue.by_name(model)
+        samples = read_samples(self.root / MODELS_FOLDER / model / "samples.json", entry.inputs)
+        payload = samples[sample % len(samples)].inputs
+        draft = draft_job(
+            terms,
+            entry=entry,
+            payload=payload,
+            policy=policy,
+            buyer=self.buyer,
+            provider=self.provider.public,
+            verifier=self.judge.public,
+            escrow=self.escrow,
+            now=self.clock(),
+        )
+        job = accept(draft, self.provider, entry=entry)
+        fund(job, payload, policy=policy, verifier=self.verifier, escrow=self.escrow, clock=self.clock)
+        return Funded(job, payload, entry)
+
+    def respond(self, funded: Funded, *, prove: bool) -> Bundle:
+        """Answer honestly."""
+        prover = self.prover if prove else None
+        return respond(
+            funded.job, funded.payload, funded.entry, self.provider, prover=prover, on_step=self.on_step
+        )
+
+    def sign(self, funded: Funded, output: Payload, evidence: tuple[Evidence, ...] = ()) -> Bundle:
+        """Sign whatever is claimed, true or not: what a dishonest provider does."""
+        claim = Claim(
+            job=funded.id,
+            seq=0,
+            amount=funded.job.document.price,
+            output=output.digest(bytes.fromhex(funded.job.document.nonce)),
+            evidence=tuple(NamedEvidence(kind=piece.kind, digest=piece.digest) for piece in evidence),
+        )
+        signed = Signed.new(claim, self.provider)
+        return Bundle(Exchange(funded.job, funded.payload, signed, output), evidence)
+
+    def claim(self, bundle: Bundle) -> None:
+        """Have the escrow record the claim and keep the output."""
+        exchange = bundle.exchange
+        self.escrow.record_claim(exchange.claim, exchange.output, now=self.clock())
+
+    def judge_and_pay(
+        self, name: str, bundle: Bundle, policy: Policy, *, answers: Sequence[Answer] = ()
+    ) -> Decision:
+        """Verify a bundle, settle its hold, let the money move, and keep receipt and bundle."""
+        hold = bundle.exchange.claim.document.job
+        decision = verify_and_settle(
+            hold,
+            bundle,
+            verifier=self.verifier,
+            policy=policy,
+            escrow=self.escrow,
+            key=self.judge,
+            answers=answers,
+            clock=self.clock,
+        )
+        self.escrow.pump(self.rail, now=self.clock())
+        self.keep(name, decision.receipt, bundle.repaired(answers), policy)
+        return replace(decision, state=self.escrow.hold(hold).capture(0).state)
+
+    def keep(self, name: str, receipt: Receipt, bundle: Bundle, policy: Policy) -> None:
+        """Leave a receipt and its bundle in the folder."""
+        (self.folder / f"{name}.receipt.json").write_bytes(receipt.encode())
+        (self.folder / f"{name}.bundle.json").write_bytes(bundle.encode())
+        self.kept.append(Kept(name, receipt, bundle, policy))
+
+
+__all__ = ["BOND", "PRICE", "Funded", "Kept", "SimulatedClock", "Stage"]

@@ -1,0 +1,143 @@
+"""The audit: the books recomputed from what is append-only, and compared with what they say now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proofhold.escrow.database import Transaction
+from proofhold.escrow.escrow import Difference
+from proofhold.escrow.rail import Direction
+from proofhold.escrow.states import (
+    FINAL,
+    REFUND_SIDE,
+    RELEASE_SIDE,
+    BondEvent,
+    BondState,
+    Event,
+    State,
+    bond_move,
+    move,
+)
+from proofhold.job import Job
+from proofhold.keys import Signed
+
+_BALANCES = (
+    "SELECT kind, owner, currency, balance, coalesce(sum(amount), 0) AS entered FROM account"
+    " LEFT JOIN entry ON account = id GROUP BY id"
+    " HAVING balance <> entered OR (balance < 0 AND kind <> 'outside')"
+)
+_SUMS = "SELECT currency, sum(balance) AS total FROM account GROUP BY currency HAVING total <> 0"
+_TRANSFERS = (
+    "SELECT key, count(account) AS entries, coalesce(sum(amount), 0) AS total,"
+    " count(DISTINCT currency) AS currencies FROM transfer LEFT JOIN entry ON transfer = transfer.id"
+    " LEFT JOIN account ON account.id = account GROUP BY transfer.id"
+    " HAVING entries <> 2 OR total <> 0 OR currencies <> 1"
+)
+_LOG = "SELECT hold, seq, subject, source, event, target FROM transition ORDER BY id"
+_HELD = "SELECT owner, kind, balance FROM account WHERE kind IN ('hold', 'bond')"
+_PAYMENTS = (
+    "SELECT hold, seq, direction, amount, status, reference, transfer.id AS transfer FROM payment"
+    " LEFT JOIN transfer ON key = 'pay:' || hold || ':' || seq || ':' || direction"
+)
+
+
+def audit(tx: Transaction) -> tuple[Difference, ...]:
+    """List everything in the books that contradicts something else in them."""
+    checks = (_file, _entries, _moves, _money)
+    return tuple(difference for check in checks for difference in check(tx))
+
+
+def _file(tx: Transaction) -> Iterator[Difference]:
+    """Is the file itself whole?"""
+    for (finding,) in tx.execute("PRAGMA integrity_check"):
+        if finding != "ok":
+            yield Difference("file", str(finding))
+    for row in tx.execute("PRAGMA foreign_key_check"):
+        yield Difference(f"table {row[0]}", f"row {row[1]} refers to a row of {row[2]} that is not there")
+
+
+def _entries(tx: Transaction) -> Iterator[Difference]:
+    """Are balances what was entered, is every transfer two entries, and does everything sum to zero?"""
+    for row in tx.execute(_BALANCES):
+        text = f"the balance is {row['balance']}, its entries sum to {row['entered']} {row['currency']}"
+        yield Difference(f"account {row['kind']} {row['owner']}", text)
+    for row in tx.execute(_SUMS):
+        yield Difference(f"currency {row['currency']}", f"all accounts sum to {row['total']}, not to zero")
+    for row in tx.execute(_TRANSFERS):
+        text = f"{row['entries']} entries in {row['currencies']} currencies, which sum to {row['total']}"
+        yield Difference(f"transfer {row['key']}", text)
+
+
+def _moves(tx: Transaction) -> Iterator[Difference]:
+    """Does the log lead, by rows of the table alone, to where captures and bonds stand?"""
+    reached: dict[tuple[str, str, int], str] = {}
+    for hold, seq, subject, source, event, target in tx.execute(_LOG):
+        at = (subject, hold, seq)
+        name = f"{subject} {hold}:{seq}"
+        if reached.get(at) != source:
+            yield Difference(name, f"the log leaves {source}, where it stood at {reached.get(at)}")
+        if not _is_in_table(subject, source, event, target):
+            yield Difference(name, f"the log has {source} -{event}-> {target}, the table has not")
+        reached[at] = target
+    states = (
+        "SELECT 'capture', hold, seq, state FROM capture UNION ALL SELECT 'bond', id, 0, bond_state FROM hold"
+    )
+    for subject, hold, seq, state in tx.execute(states):
+        logged = reached.pop((subject, hold, seq), None)
+        if logged != state:
+            yield Difference(f"{subject} {hold}:{seq}", f"it is {state}, the log says {logged}")
+    for subject, hold, seq in reached:
+        yield Difference(f"{subject} {hold}:{seq}", "the log speaks of it, and it is not there")
+    silent = "SELECT id FROM transition WHERE subject = 'capture' AND id NOT IN (SELECT id FROM outbox)"
+    for (number,) in tx.execute(silent):
+        yield Difference(f"transition {number}", "it has no outbox row")
+
+
+def _money(tx: Transaction) -> Iterator[Difference]:
+    """Does what lies in holds and bonds, and what was paid, fit the states?"""
+    held = {(row["kind"], row["owner"]): row["balance"] for row in tx.execute(_HELD)}
+    paid: dict[tuple[str, int], int] = {}
+    ordered: dict[tuple[str, int], dict[str, int]] = {}
+    for row in tx.execute(_PAYMENTS):
+        at = (row["hold"], row["seq"])
+        ordered.setdefault(at, {})[row["direction"]] = row["amount"]
+        is_paid = row["status"] == "paid"
+        if is_paid != (row["transfer"] is not None) or is_paid != (row["reference"] is not None):
+            text = f"it is {row['status']}; its transfer and its receipt say otherwise"
+            yield Difference(f"payment {row['hold']}:{row['seq']}:{row['direction']}", text)
+        paid[at] = paid.get(at, 0) + (row["amount"] if is_paid else 0)
+    for row in tx.execute("SELECT * FROM capture JOIN hold ON hold = id"):
+        at, job = (row["hold"], row["seq"]), Signed.decode(Job, row["job"]).document
+        state, bond = State(row["state"]), BondState(row["bond_state"])
+        left = job.price - paid.get(at, 0)
+        if held.get(("hold", row["hold"]), 0) != left or (state in FINAL and left):
+            yield Difference(
+                f"hold {row['hold']}", f"{held.get(('hold', row['hold']), 0)} lie in it, not {left}"
+            )
+        expected = _orders(state, job.price, row["amount"])
+        if ordered.get(at, {}) != expected:
+            text = f"payments of {ordered.get(at, {})} are ordered, expected {expected} when {state}"
+            yield Difference(f"capture {row['hold']}:{row['seq']}", text)
+        stake = job.bond if bond in (BondState.RESERVED, BondState.FROZEN) else 0
+        if held.get(("bond", row["hold"]), 0) != stake:
+            text = f"{held.get(('bond', row['hold']), 0)} lie in it, not {stake}, and it is {bond}"
+            yield Difference(f"bond {row['hold']}", text)
+
+
+def _orders(state: State, price: int, amount: int | None) -> dict[str, int]:
+    if state in RELEASE_SIDE:
+        released = amount or 0
+        orders = {Direction.RELEASE: released, Direction.REFUND: price - released}
+        return {direction: amount for direction, amount in orders.items() if amount}
+    return {Direction.REFUND: price} if state in REFUND_SIDE else {}
+
+
+def _is_in_table(subject: str, source: str | None, event: str, target: str) -> bool:
+    try:
+        if subject == "capture":
+            row = move(None if source is None else State(source), Event(event))
+            return row is not None and row.target == target
+        bond = bond_move(None if source is None else BondState(source), BondEvent(event))
+        return bond is not None and bond.target == target
+    except ValueError:
+        return False

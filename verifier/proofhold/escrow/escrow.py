@@ -1,0 +1,333 @@
+"""The escrow as its users see it, whatever database lies under it, and the records that it gives out.
+
+An escrow knows digests, keys, amounts and clocks: it never judges evidence and has no opinion on policies.
+A driver is anything that keeps this protocol; `SqliteEscrow` is the embedded one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from proofhold.canonical import Digest
+from proofhold.core import Statement
+from proofhold.escrow.ledger import Balance
+from proofhold.escrow.rail import Rail
+from proofhold.escrow.refusals import Refused
+from proofhold.escrow.states import BondState, State
+from proofhold.job import SignedClaim, SignedDecline, SignedJob, SignedResolution, statement_of
+from proofhold.keys import Key
+from proofhold.money import Currency
+from proofhold.payload import Payload
+
+MAX_ATTEMPTS = 5
+"""How often a verification may be begun before its capture is disputed."""
+MAX_LEASE_S = 86_400
+MAX_RECEIPT_BYTES = 64 * 2**20
+MAX_KEY_CHARS = 128
+
+
+class Ruling(StrEnum):
+    """What a verdict does to a capture. (One that keeps it as it is does not come here.)"""
+
+    RELEASE = "release"
+    """Accepted: the provider is paid."""
+    REFUND = "refund"
+    """Rejected by a fact that anyone can recompute: the buyer is paid, the bond is frozen."""
+    DISPUTE = "dispute"
+    """Anything else that speaks against paying: the bond is frozen until somebody decides, or time does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one verdict decided on a capture, with the receipt that says why."""
+
+    ruling: Ruling
+    receipt_digest: Digest
+    receipt: bytes
+    at: int
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRecord:
+    """One capture of a hold, as it stands."""
+
+    hold: Digest
+    seq: int
+    state: State
+    due: int | None
+    """Unix seconds: the first at which the state's timer fires. None where no clock runs."""
+    attempts: int
+    """How often its verification was begun."""
+    claim: SignedClaim | None
+    claimed_at: int | None
+    """Unix seconds: the `now` of its verification (PROTOCOL P8)."""
+    changed_at: int
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BondRecord:
+    """The provider's stake in a hold."""
+
+    state: BondState
+    amount: int
+    due: int | None
+    """Unix seconds: when a frozen bond becomes free if nobody adjudicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRecord:
+    """A hold: everything that settling compares a verdict with (PROTOCOL P4)."""
+
+    id: Digest
+    """The job's digest: a job is funded once."""
+    job: SignedJob
+    funded_at: int
+    bond: BondRecord
+    captures: tuple[CaptureRecord, ...]
+
+    @property
+    def verifier(self) -> Key:
+        """Whose receipts count."""
+        return self.job.document.verifier
+
+    @property
+    def policy(self) -> Digest:
+        """The policy that verdicts must have been made under."""
+        return self.job.document.policy
+
+    def capture(self, seq: int) -> CaptureRecord:
+        """Give one capture.
+
+        Raises:
+            Refused: ``escrow.unknown_capture``.
+
+        """
+        for capture in self.captures:
+            if capture.seq == seq:
+                return capture
+        raise Refused("escrow.unknown_capture", f"the hold has no capture {seq}")
+
+    def statement(self, seq: int) -> Statement | None:
+        """Say what evidence about a capture must be about; None before a claim is recorded.
+
+        Raises:
+            Refused: ``escrow.unknown_capture``.
+
+        """
+        claim = self.capture(seq).claim
+        return None if claim is None else statement_of(self.job.document, claim.document)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The outcome of handing a ruling to the escrow."""
+
+    decision: Decision
+    state: State
+    """Where the capture stands now."""
+    repeated: bool
+    """The same ruling stood already: nothing moved this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One move of a capture or of a bond, as the log keeps it."""
+
+    hold: Digest
+    seq: int
+    subject: str
+    """``capture`` or ``bond``."""
+    source: str | None
+    event: str
+    target: str
+    at: int
+    cause: str
+    """The digest of the document that caused it; empty where time or the rail did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pumped:
+    """What one round over the open payments did: how many were paid, and of how many nothing is known."""
+
+    paid: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something in the books that contradicts something else in them."""
+
+    subject: str
+    message: str
+
+
+class Escrow(Protocol):
+    """What every driver does. All `now` are unix seconds; all amounts are atomic units.
+
+    Every method may raise `Refused` with ``escrow.busy`` and `EscrowFailure`; after either, nothing moved.
+    A method that moves a capture raises `Refused` with ``escrow.clock_backwards`` if `now` is older than
+    the capture's last move, and ``escrow.wrong_state`` if the table of states knows no such move.
+    """
+
+    @property
+    def id(self) -> str:
+        """The escrow's name, which jobs carry."""
+
+    @property
+    def operators(self) -> tuple[Key, ...]:
+        """Whose signatures make a resolution."""
+
+    def deposit(self, account: str, amount: int, currency: Currency, *, key: str, now: int) -> Balance:
+        """Put money from the outside into a party's account, once under this key.
+
+        Raises:
+            Misuse: a malformed account or key, or an amount below 1.
+            Refused: ``escrow.key_reused``, ``escrow.currency``, ``escrow.amount``.
+
+        """
+
+    def withdraw(self, account: str, amount: int, currency: Currency, *, key: str, now: int) -> Balance:
+        """Take available money out of a party's account, once under this key.
+
+        Raises:
+            Misuse: a malformed account or key, or an amount below 1.
+            Refused: ``escrow.balance``, ``escrow.key_reused``, ``escrow.currency``, ``escrow.amount``.
+
+        """
+
+    def draw_secret(self, nonce: bytes) -> Digest:
+        """Draw the sampling secret of the job with this 32-byte nonce and give its commitment (P2).
+
+        Asked again for the same nonce it gives the same commitment: one hold may be funded with it.
+        """
+
+    def fund(self, job: SignedJob, *, now: int) -> HoldRecord:
+        """Take a job's price and bond into a new hold (P9, as far as an escrow can tell).
+
+        Raises:
+            Malformed: the job is not what its format says.
+            Refused: ``job.signature``, ``job.escrow``, ``job.captures``, ``job.commitment``,
+                ``job.commitment_used``, ``job.price``, ``job.penalty``, ``escrow.already_funded``,
+                ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``, ``escrow.balance``.
+
+        """
+
+    def decline(self, decline: SignedDecline, *, now: int) -> HoldRecord:
+        """Give the buyer the money back at the provider's signed word. Once is as good as twice.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``decline.signature``.
+
+        """
+
+    def record_claim(
+        self, claim: SignedClaim, output: Payload, *, now: int, one_use: Iterable[Digest] = ()
+    ) -> HoldRecord:
+        """Record the provider's claim with its output: the first one wins (P1, P5, P6).
+
+        Args:
+            claim: names its hold and capture.
+            output: deposited here, delivered by the job's rule.
+            now: becomes the time of the claim.
+            one_use: digests of signed payloads in its evidence that may serve once.
+
+        Raises:
+            Malformed: the claim is not what its format says.
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``claim.signature``,
+                ``claim.equivocation`` (and the second claim is kept), ``claim.already_recorded``,
+                ``escrow.too_late``, ``claim.amount``, ``claim.evidence_kind``, ``claim.output``,
+                ``claim.reused_evidence``.
+
+        """
+
+    def reveal(self, hold: Digest, seq: int) -> bytes:
+        """Give the sampling secret, 32 bytes, once a claim is recorded (P2).
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.not_claimed``.
+
+        """
+
+    def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
+        """Take a claimed capture for verification, for `lease_s` seconds; each time counts as an attempt.
+
+        Raises:
+            Refused: ``escrow.leased``, somebody else's lease runs.
+
+        """
+
+    def end_verification(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
+        """Give a lease back without a ruling, so that the next attempt need not wait for its end.
+
+        After the last attempt the lease just runs out, and the capture is disputed.
+        """
+
+    def apply(
+        self, hold: Digest, seq: int, ruling: Ruling, *, receipt_digest: Digest, receipt: bytes, now: int
+    ) -> Applied:
+        """Move a claimed capture as a verdict rules. The caller has compared verdict and hold (P4).
+
+        The same ruling again moves nothing and gives the first decision. A dispute may be followed by a
+        release or a refund; nothing else may follow anything.
+
+        Raises:
+            Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``.
+
+        """
+
+    def resolve(self, resolution: SignedResolution, *, now: int) -> HoldRecord:
+        """Decide a disputed capture by an operator's word. Once is as good as twice.
+
+        Raises:
+            Refused: ``resolution.signature``, ``escrow.decided``, ``escrow.wrong_state``.
+
+        """
+
+    def run_timers(self, now: int) -> tuple[Transition, ...]:
+        """Do everything that time alone does, and say what it was."""
+
+    def pump(self, rail: Rail, *, now: int) -> Pumped:
+        """Pay what was decided, or ask the rail what became of it."""
+
+    def deliver(self, hold: Digest, seq: int) -> Payload:
+        """Give the buyer the deposited output, when the job's delivery rule allows (P10).
+
+        Raises:
+            Refused: ``escrow.not_claimed``, ``escrow.not_delivered``.
+
+        """
+
+    def hold(self, hold: Digest) -> HoldRecord:
+        """Give a hold as it stands.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``.
+
+        """
+
+    def equivocation(self, hold: Digest, seq: int) -> SignedClaim | None:
+        """Give the first signed claim that contradicts the recorded one, or None (P5).
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``.
+
+        """
+
+    def history(self, hold: Digest) -> tuple[Transition, ...]:
+        """Give every move of a hold, oldest first.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``.
+
+        """
+
+    def balances(self) -> tuple[Balance, ...]:
+        """Give every account with what it holds; per currency they sum to zero."""
+
+    def audit(self) -> tuple[Difference, ...]:
+        """Recompute balances from entries and states from transitions; empty when the books agree."""

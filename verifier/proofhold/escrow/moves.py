@@ -1,0 +1,285 @@
+"""Moving a capture and its bond: a compare-and-set, its log, its outbox row and its money, all or nothing.
+
+Nothing else writes a state. Every move looks its row up in the table of `states` first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from proofhold.canonical import Digest
+from proofhold.core import Fault
+from proofhold.escrow import ledger
+from proofhold.escrow.database import Transaction
+from proofhold.escrow.ledger import Account, AccountKind
+from proofhold.escrow.rail import Direction
+from proofhold.escrow.refusals import EscrowFailure, Refused
+from proofhold.escrow.states import (
+    BondEvent,
+    BondState,
+    By,
+    Event,
+    Row,
+    State,
+    bond_move,
+    move,
+)
+from proofhold.job import MAX_CAPTURES, Job, SignedJob
+from proofhold.keys import Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A capture and its hold's bond as they stand inside of a transaction. Times are unix seconds."""
+
+    hold: Digest
+    seq: int
+    job: Job
+    state: State
+    due: int | None
+    verification_due: int | None
+    attempts: int
+    amount: int | None
+    claimed_at: int | None
+    changed_at: int
+    bond_state: BondState
+    bond_due: int | None
+
+    @property
+    def hold_account(self) -> Account:
+        """Where the price lies."""
+        return Account(AccountKind.HOLD, self.hold, self.job.currency.code)
+
+    @property
+    def bond_account(self) -> Account:
+        """Where the bond lies."""
+        return Account(AccountKind.BOND, self.hold, self.job.currency.code)
+
+    def party(self, owner: str) -> Account:
+        """Name a party's account in the job's currency."""
+        return Account(AccountKind.PARTY, owner, self.job.currency.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a move writes beside the state, where it writes it: None leaves a column as it is."""
+
+    amount: int | None = None
+    claimed_at: int | None = None
+    verification_due: int | None = None
+    lease_s: int = 0
+
+
+def load(tx: Transaction, hold: Digest, seq: int) -> Capture:
+    """Read a capture.
+
+    Raises:
+        Refused: ``escrow.unknown_hold`` or ``escrow.unknown_capture``.
+
+    """
+    sql = "SELECT job, bond_state, bond_due FROM hold WHERE id = ?"
+    held = tx.execute(sql, (hold,)).fetchone()
+    if held is None:
+        raise Refused("escrow.unknown_hold", f"no hold {hold[:80]} here")
+    sql = "SELECT * FROM capture WHERE hold = ? AND seq = ?"
+    row = tx.execute(sql, (hold, seq)).fetchone() if 0 <= seq <= MAX_CAPTURES else None
+    if row is None:
+        raise Refused("escrow.unknown_capture", f"the hold has no capture {seq}")
+    signed: SignedJob = Signed.decode(Job, held["job"])
+    return Capture(
+        hold=hold,
+        seq=seq,
+        job=signed.document,
+        state=State(row["state"]),
+        due=row["due"],
+        verification_due=row["verification_due"],
+        attempts=row["attempts"],
+        amount=row["amount"],
+        claimed_at=row["claimed_at"],
+        changed_at=row["changed_at"],
+        bond_state=BondState(held["bond_state"]),
+        bond_due=held["bond_due"],
+    )
+
+
+def create(tx: Transaction, hold: Digest, signed: SignedJob, *, now: int) -> None:
+    """Write a new hold, its first capture and its bond; the price and the bond move into it.
+
+    Raises:
+        Refused: ``escrow.balance``, with the party at fault.
+
+    """
+    job = signed.document
+    row, bond = move(None, Event.FUND), bond_move(None, BondEvent.RESERVE)
+    if row is None or bond is None:
+        raise EscrowFailure("escrow.table", "the table of states lacks the row that funds")
+    tx.execute(
+        "INSERT INTO hold VALUES (?, ?, ?, ?, ?, NULL)",
+        (hold, signed.encode(), job.sampling_commitment, now, bond.target),
+    )
+    tx.execute(
+        "INSERT INTO capture (hold, seq, state, due, changed_at) VALUES (?, 0, ?, ?, ?)",
+        (hold, row.target, _claim_due(job), now),
+    )
+    capture = load(tx, hold, 0)
+    _log(tx, capture, row, now=now, cause=hold)
+    _log_bond(tx, capture, None, bond.event, bond.target, now=now)
+    buyer, provider = capture.party(job.buyer), capture.party(job.provider)
+    ledger.transfer(tx, f"fund:{hold}", buyer, capture.hold_account, job.price, at=now, fault=Fault.BUYER)
+    if job.bond:
+        ledger.transfer(
+            tx, f"bond:{hold}", provider, capture.bond_account, job.bond, at=now, fault=Fault.PROVIDER
+        )
+
+
+def move_capture(
+    tx: Transaction, capture: Capture, event: Event, *, now: int, cause: str = "", noted: Noted | None = None
+) -> Capture:
+    """Move a capture, with everything that belongs to the move, and give it as it is then.
+
+    Args:
+        tx: the transaction that all of it belongs to.
+        capture: as it was read in this transaction.
+        event: what happens.
+        now: unix seconds.
+        cause: the digest of the document that makes it happen, for the log.
+        noted: what else to write down.
+
+    Raises:
+        Refused: ``escrow.wrong_state``, ``escrow.clock_backwards`` or ``escrow.lost_race``.
+
+    """
+    row = move(capture.state, event)
+    if row is None:
+        text = f"{event}: not possible on a capture that is {capture.state}"
+        raise Refused("escrow.decided" if capture.state.is_decided else "escrow.wrong_state", text)
+    if row.by is By.RAIL:
+        now = max(now, capture.changed_at)  # what the rail says decides nothing: the time is for the log
+    elif now < capture.changed_at:
+        text = f"it is {now}, but the capture last moved at {capture.changed_at}"
+        raise Refused("escrow.clock_backwards", text)
+    moved = _moved(capture, row, now, noted or Noted())
+    done = tx.execute(
+        "UPDATE capture SET state = ?, due = ?, verification_due = ?, attempts = ?, amount = ?,"
+        " claimed_at = ?, changed_at = ? WHERE hold = ? AND seq = ? AND state = ?",
+        (
+            *(moved.state, moved.due, moved.verification_due, moved.attempts, moved.amount),
+            *(moved.claimed_at, moved.changed_at, moved.hold, moved.seq, capture.state),
+        ),
+    )
+    if done.rowcount != 1:
+        raise Refused("escrow.lost_race", f"the capture is no longer {capture.state}")
+    _log(tx, capture, row, now=now, cause=cause)
+    if moved.state.is_decided and not capture.state.is_decided:
+        _order_payments(tx, moved)
+    return move_bond(tx, moved, row.bond, now=now)
+
+
+def move_bond(tx: Transaction, capture: Capture, event: BondEvent, *, now: int) -> Capture:
+    """Do to the bond what a move of the capture, or time, does to it.
+
+    Raises:
+        EscrowFailure: the bond's table knows no such move, or it would slash, which nothing here may.
+
+    """
+    if event is BondEvent.KEEP:
+        return capture
+    row = bond_move(capture.bond_state, event)
+    if row is None or row.target is BondState.SLASHED:
+        raise EscrowFailure("escrow.bond", f"{event}: not possible on a bond that is {capture.bond_state}")
+    due = _freeze_due(capture, now) if row.target is BondState.FROZEN else None
+    done = tx.execute(
+        "UPDATE hold SET bond_state = ?, bond_due = ? WHERE id = ? AND bond_state = ?",
+        (row.target, due, capture.hold, capture.bond_state),
+    )
+    if done.rowcount != 1:
+        raise Refused("escrow.lost_race", f"the bond is no longer {capture.bond_state}")
+    _log_bond(tx, capture, capture.bond_state, event, row.target, now=now)
+    if row.target is BondState.FREE and capture.job.bond:
+        provider = capture.party(capture.job.provider)
+        ledger.transfer(tx, f"free:{capture.hold}", capture.bond_account, provider, capture.job.bond, at=now)
+    return replace(capture, bond_state=row.target, bond_due=due)
+
+
+def _moved(capture: Capture, row: Row, now: int, noted: Noted) -> Capture:
+    moved = replace(
+        capture,
+        state=row.target,
+        changed_at=now,
+        attempts=capture.attempts + (row.event is Event.LEASE),
+        amount=capture.amount if noted.amount is None else noted.amount,
+        claimed_at=capture.claimed_at if noted.claimed_at is None else noted.claimed_at,
+        verification_due=(
+            capture.verification_due if noted.verification_due is None else noted.verification_due
+        ),
+    )
+    return replace(moved, due=_due(moved, now, noted.lease_s))
+
+
+def _due(capture: Capture, now: int, lease_s: int) -> int | None:
+    """Give the first second at which the timer of a state just entered fires; None where none runs."""
+    job = capture.job
+    match capture.state:
+        case State.FUNDED:
+            return _claim_due(job)
+        case State.EXPIRED:
+            return now
+        case State.CLAIMED:
+            return capture.verification_due
+        case State.VERIFYING:
+            lease_end = now + lease_s
+            return lease_end if capture.verification_due is None else min(lease_end, capture.verification_due)
+        case State.ANSWERING:
+            return now + job.answer_s
+        case State.DISPUTED:
+            return now + job.dispute_s
+        case _:
+            return None
+
+
+def _claim_due(job: Job) -> int:
+    return job.claim_by + 1  # a claim of the second claim_by itself is in time
+
+
+def _freeze_due(capture: Capture, now: int) -> int:
+    # A bond that were free before its dispute ends could not answer for it.
+    due = now + max(capture.job.freeze_s, capture.job.dispute_s)
+    return due if capture.bond_due is None else max(due, capture.bond_due)
+
+
+def _order_payments(tx: Transaction, capture: Capture) -> None:
+    job = capture.job
+    released = (capture.amount or 0) if capture.state is State.RELEASING else 0
+    orders = (
+        (Direction.RELEASE, released, job.payee),
+        (Direction.REFUND, job.price - released, job.buyer),  # on a release: the remainder, if any
+    )
+    tx.executemany(
+        "INSERT INTO payment (hold, seq, direction, amount, account, status) VALUES (?, ?, ?, ?, ?, 'new')",
+        [(capture.hold, capture.seq, where, amount, account) for where, amount, account in orders if amount],
+    )
+
+
+def _log(tx: Transaction, capture: Capture, row: Row, *, now: int, cause: str) -> None:
+    added = tx.execute(
+        "INSERT INTO transition (hold, seq, subject, source, event, target, at, cause)"
+        " VALUES (?, ?, 'capture', ?, ?, ?, ?, ?)",
+        (capture.hold, capture.seq, row.source, row.event, row.target, now, cause),
+    )
+    tx.execute("INSERT INTO outbox (id) VALUES (?)", (added.lastrowid,))
+
+
+def _log_bond(
+    tx: Transaction,
+    capture: Capture,
+    source: BondState | None,
+    event: BondEvent,
+    target: BondState,
+    *,
+    now: int,
+) -> None:
+    tx.execute(
+        "INSERT INTO transition (hold, seq, subject, source, event, target, at, cause)"
+        " VALUES (?, ?, 'bond', ?, ?, ?, ?, '')",
+        (capture.hold, capture.seq, source, event, target, now),
+    )

@@ -1,0 +1,106 @@
+"""Reading the escrow: records of holds, the log of moves, and the audit of the books against themselves."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from proofhold.canonical import Digest
+from proofhold.escrow.database import Transaction
+from proofhold.escrow.escrow import (
+    BondRecord,
+    CaptureRecord,
+    Decision,
+    HoldRecord,
+    Ruling,
+    Transition,
+)
+from proofhold.escrow.refusals import Refused
+from proofhold.escrow.states import BondState, State
+from proofhold.job import Claim, Job, SignedClaim
+from proofhold.keys import Signed
+
+_TRANSITION = "SELECT hold, seq, subject, source, event, target, at, cause FROM transition"
+
+
+def hold_record(tx: Transaction, hold: Digest) -> HoldRecord:
+    """Read a hold as it stands.
+
+    Raises:
+        Refused: ``escrow.unknown_hold``.
+
+    """
+    row = tx.execute("SELECT * FROM hold WHERE id = ?", (hold,)).fetchone()
+    if row is None:
+        raise Refused("escrow.unknown_hold", f"no hold {hold[:80]} here")
+    job = Signed.decode(Job, row["job"])
+    captures = tx.execute("SELECT * FROM capture WHERE hold = ? ORDER BY seq", (hold,)).fetchall()
+    return HoldRecord(
+        id=hold,
+        job=job,
+        funded_at=row["funded_at"],
+        bond=BondRecord(BondState(row["bond_state"]), job.document.bond, row["bond_due"]),
+        captures=tuple(_capture_record(tx, capture) for capture in captures),
+    )
+
+
+def capture_record(tx: Transaction, hold: Digest, seq: int) -> CaptureRecord:
+    """Read one capture, which must exist."""
+    sql = "SELECT * FROM capture WHERE hold = ? AND seq = ?"
+    return _capture_record(tx, tx.execute(sql, (hold, seq)).fetchone())
+
+
+def find_document(tx: Transaction, hold: Digest, seq: int, kind: str) -> bytes | None:
+    """Read a stored document of one kind, or None."""
+    sql = "SELECT body FROM document WHERE hold = ? AND seq = ? AND kind = ?"
+    row = tx.execute(sql, (hold, seq, kind)).fetchone()
+    return None if row is None else bytes(row["body"])
+
+
+def find_claim(tx: Transaction, hold: Digest, seq: int, *, kind: str = "claim") -> SignedClaim | None:
+    """Read the recorded claim of a capture (or the one that contradicts it, by its kind), or None."""
+    body = find_document(tx, hold, seq, kind)
+    return None if body is None else Signed.decode(Claim, body)
+
+
+def find_decision(tx: Transaction, hold: Digest, seq: int, ruling: Ruling) -> Decision | None:
+    """Read the decision of one ruling on a capture, or None."""
+    sql = "SELECT * FROM decision WHERE hold = ? AND seq = ? AND ruling = ?"
+    row = tx.execute(sql, (hold, seq, ruling)).fetchone()
+    return None if row is None else _decision(row)
+
+
+def history(tx: Transaction, hold: Digest) -> tuple[Transition, ...]:
+    """Read every move of a hold, oldest first."""
+    rows = tx.execute(f"{_TRANSITION} WHERE hold = ? ORDER BY id", (hold,))
+    return tuple(Transition(*row) for row in rows)
+
+
+def last_transition(tx: Transaction) -> int:
+    """Give the number of the newest move; 0 before the first."""
+    return int(tx.execute("SELECT coalesce(max(id), 0) FROM transition").fetchone()[0])
+
+
+def transitions_after(tx: Transaction, number: int) -> tuple[Transition, ...]:
+    """Read every move after the one of this number."""
+    rows = tx.execute(f"{_TRANSITION} WHERE id > ? ORDER BY id", (number,))
+    return tuple(Transition(*row) for row in rows)
+
+
+def _capture_record(tx: Transaction, row: sqlite3.Row) -> CaptureRecord:
+    hold, seq = row["hold"], row["seq"]
+    decisions = tx.execute("SELECT * FROM decision WHERE hold = ? AND seq = ? ORDER BY rowid", (hold, seq))
+    return CaptureRecord(
+        hold=hold,
+        seq=seq,
+        state=State(row["state"]),
+        due=row["due"],
+        attempts=row["attempts"],
+        claim=find_claim(tx, hold, seq),
+        claimed_at=row["claimed_at"],
+        changed_at=row["changed_at"],
+        decisions=tuple(_decision(decision) for decision in decisions.fetchall()),
+    )
+
+
+def _decision(row: sqlite3.Row) -> Decision:
+    return Decision(Ruling(row["ruling"]), row["receipt_digest"], bytes(row["receipt"]), row["at"])

@@ -1,0 +1,283 @@
+"""The hook: what a verdict does to money. The only module that knows both the verifier and the escrow.
+
+`fund` asks everything that must hold before a job binds anyone (PROTOCOL P9). `settle` takes a verdict,
+`settle_receipt` a signed receipt from another process; both compare what was judged with the hold's own
+record (P4) before anything moves. Only an acceptance releases; what nobody can be blamed for keeps the hold
+as it is; a measured mismatch opens a dispute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+from proofhold.canonical import Digest
+from proofhold.core import Answer, Fault, NeedKind, Reason, Verdict
+from proofhold.escrow.escrow import CaptureRecord, Escrow, HoldRecord, Ruling
+from proofhold.escrow.refusals import Refused
+from proofhold.escrow.states import State
+from proofhold.exchange import Bundle
+from proofhold.job import SignedJob
+from proofhold.keys import SigningKey
+from proofhold.payload import Payload
+from proofhold.policy import Policy
+from proofhold.receipt import Outcome as Judged
+from proofhold.receipt import Receipt
+from proofhold.verifier import Verifier
+
+Clock: TypeAlias = Callable[[], int]
+"""Gives the time in unix seconds."""
+
+DEFAULT_LEASE_S = 600
+
+
+def system_clock() -> int:
+    """Give this machine's time in unix seconds."""
+    return int(time.time())
+
+
+class Outcome(StrEnum):
+    """What a verdict does to a hold."""
+
+    RELEASE = "release"
+    REFUND = "refund"
+    DISPUTE = "dispute"
+    KEEP = "keep"
+    """Nothing: the verdict is inconclusive, and its needs say what would change that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided on a capture. Asked again, the same decision comes back and nothing moves again."""
+
+    hold: Digest
+    seq: int
+    outcome: Outcome
+    state: State
+    """Where the capture stands now."""
+    receipt: Receipt
+    """Why: the receipt that first decided it, or the one that kept it."""
+
+
+class NotFundable(Refused):
+    """A job must not be funded; `reasons` are all there are, the first one's code is the error's."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        first = reasons[0]
+        super().__init__(first.code, "; ".join(_in_words(reason) for reason in reasons), first.fault)
+        self.reasons = tuple(reasons)
+
+
+def fund(
+    job: SignedJob,
+    payload: Payload,
+    *,
+    policy: Policy,
+    verifier: Verifier,
+    escrow: Escrow,
+    clock: Clock = system_clock,
+) -> HoldRecord:
+    """Take a job's price into escrow, once everything that P9 asks for holds.
+
+    Args:
+        job: signed by buyer and provider.
+        payload: the buyer's input, compared with the job's digest and the model's domain.
+        policy: the buyer's, compared with the job's digest; what the job admits must be able to satisfy it.
+        verifier: whose catalogue must know the model and the locks that the job pins.
+        escrow: checks signatures, deadlines and balances, and that the job was never funded.
+        clock: unix seconds.
+
+    Raises:
+        NotFundable: with every reason of the first four kinds.
+        Refused: the escrow's own reasons.
+
+    """
+    reasons = funding_objections(job, payload, policy=policy, verifier=verifier)
+    if reasons:
+        raise NotFundable(reasons)
+    return escrow.fund(job, now=clock())
+
+
+def funding_objections(
+    job: SignedJob, payload: Payload, *, policy: Policy, verifier: Verifier
+) -> tuple[Reason, ...]:
+    """List what speaks against funding a job, the escrow's own books apart (PROTOCOL P9)."""
+    document = job.document
+    reasons = []
+    if not job.envelope.is_signed_by_exactly(document.signers):
+        text = "the job does not carry the good signatures of its buyer and its provider, and theirs alone"
+        got = ", ".join(sorted(job.envelope.signers())) or "no good signature"
+        reasons.append(Reason("job.signature", text, Fault.NOBODY, got, "buyer and provider"))
+    if (got := payload.digest(bytes.fromhex(document.nonce))) != document.input:
+        text = "the input is not the one that the job names"
+        reasons.append(Reason("input.digest", text, Fault.BUYER, got, document.input))
+    reasons += verifier.objections_to(document, payload)
+    if policy.digest != document.policy:
+        text = "the policy is not the one that the job names"
+        reasons.append(Reason("policy.digest", text, Fault.BUYER, policy.digest, document.policy))
+    else:
+        reasons += policy.satisfiable_by(
+            verifier.offers(document),
+            price=document.price,
+            currency=document.currency,
+            sampling_rate_ppm=document.sampling_rate_ppm,
+        )
+    return tuple(reasons)
+
+
+def settle(
+    hold_id: Digest,
+    verdict: Verdict,
+    *,
+    escrow: Escrow,
+    key: SigningKey,
+    clock: Clock = system_clock,
+) -> Decision:
+    """Let a verdict decide a capture, and leave a signed receipt that says why.
+
+    Idempotent: called again with the same verdict it gives the same decision, and money moves once.
+
+    Args:
+        hold_id: the job's digest.
+        verdict: of this very process; from another one only a receipt counts (`settle_receipt`).
+        escrow: holds the money.
+        key: the verifier's, which the job names.
+        clock: unix seconds.
+
+    Raises:
+        Refused: ``settle.…`` where verdict and hold do not agree (P4), or the escrow's own reasons.
+
+    """
+    return settle_receipt(hold_id, Receipt.issue(verdict, key), escrow=escrow, clock=clock)
+
+
+def settle_receipt(
+    hold_id: Digest, receipt: Receipt, *, escrow: Escrow, clock: Clock = system_clock
+) -> Decision:
+    """Let a signed receipt decide a capture: a cheque for one capture of one hold (P4).
+
+    Raises:
+        Refused: ``settle.verifier``, ``settle.hold``, ``settle.not_claimed``, ``settle.statement``,
+            ``settle.policy``, ``settle.time``, or the escrow's own reasons.
+
+    """
+    record = escrow.hold(hold_id)
+    if not receipt.is_signed_by(record.verifier):
+        text = f"the receipt is signed by {receipt.signer}, the job names {record.verifier}"
+        raise Refused("settle.verifier", text, Fault.VERIFIER)
+    seq = _compare(record, receipt)
+    ruling = ruling_of(receipt)
+    if ruling is None:
+        return Decision(hold_id, seq, Outcome.KEEP, record.capture(seq).state, receipt)
+    applied = escrow.apply(
+        hold_id,
+        seq,
+        ruling,
+        receipt_digest=receipt.digest,
+        receipt=receipt.encode(),
+        now=clock(),
+    )
+    first = Receipt.decode(applied.decision.receipt)
+    return Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
+
+
+def verify_and_settle(
+    hold_id: Digest,
+    bundle: Bundle,
+    *,
+    verifier: Verifier,
+    policy: Policy,
+    escrow: Escrow,
+    key: SigningKey,
+    seq: int = 0,
+    answers: Sequence[Answer] = (),
+    lease_s: int = DEFAULT_LEASE_S,
+    clock: Clock = system_clock,
+) -> Decision:
+    """Judge a bundle for a recorded claim, and settle: the whole hook, for one service that does both.
+
+    The job and the claim are those of the hold's record, whatever the bundle holds in their place; the
+    sampling secret is revealed by the escrow.
+
+    Raises:
+        Refused: the hold is not claimed, another check of it runs, or `settle`'s reasons.
+
+    """
+    record = escrow.hold(hold_id)
+    capture = record.capture(seq)
+    if capture.claim is None or capture.claimed_at is None:
+        raise Refused("settle.not_claimed", f"no claim on capture {seq} is recorded")
+    leases = capture.state in (State.CLAIMED, State.VERIFYING)
+    if leases:
+        escrow.begin_verification(hold_id, seq, lease_s=lease_s, now=clock())
+    exchange = replace(bundle.exchange, job=record.job, claim=capture.claim)
+    verdict = verifier.verify(
+        exchange,
+        bundle.evidence,
+        policy=policy,
+        now=capture.claimed_at,
+        answers=(*answers, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq))),
+    )
+    decision = settle(hold_id, verdict, escrow=escrow, key=key, clock=clock)
+    if leases and decision.outcome is Outcome.KEEP:
+        escrow.end_verification(hold_id, seq, now=clock())
+    return decision
+
+
+def ruling_of(receipt: Receipt) -> Ruling | None:
+    """Say what a receipt's outcome does to a capture; None leaves it as it is."""
+    match receipt.outcome:
+        case Judged.ACCEPTED:
+            return Ruling.RELEASE
+        case Judged.REJECTED:
+            return Ruling.REFUND if receipt.settles_blame else Ruling.DISPUTE
+        case Judged.INCONCLUSIVE:
+            return None
+
+
+def _compare(record: HoldRecord, receipt: Receipt) -> int:
+    """Compare what was judged with the hold's own record (P4), and give the capture that it is about."""
+    if receipt.statement is None:
+        # Only an inconclusive receipt has none: it moves nothing, whichever capture was meant.
+        return record.captures[0].seq
+    if receipt.statement.job != record.id:
+        text = f"the receipt is about job {receipt.statement.job}, the hold is {record.id}"
+        raise Refused("settle.hold", text, Fault.VERIFIER)
+    capture = record.capture(receipt.statement.seq)
+    statement = record.statement(capture.seq)
+    if statement is None:
+        raise Refused("settle.not_claimed", f"no claim on capture {capture.seq} is recorded")
+    if receipt.statement != statement:
+        text = "the receipt judges another amount, input or output than the recorded claim's"
+        raise Refused("settle.statement", text, Fault.VERIFIER)
+    if receipt.policy != record.policy:
+        text = f"the receipt judges by policy {receipt.policy}, the job names {record.policy}"
+        raise Refused("settle.policy", text, Fault.VERIFIER)
+    _compare_time(capture, receipt)
+    return capture.seq
+
+
+def _compare_time(capture: CaptureRecord, receipt: Receipt) -> None:
+    if receipt.now != capture.claimed_at:
+        text = f"the receipt judges as of {receipt.now}, the claim was recorded at {capture.claimed_at}"
+        raise Refused("settle.time", text, Fault.VERIFIER)
+
+
+def _in_words(reason: Reason) -> str:
+    detail = f" (got {reason.got}, expected {reason.expected})" if reason.got or reason.expected else ""
+    return f"{reason.message}{detail}"
+
+
+__all__ = [
+    "Decision",
+    "NotFundable",
+    "Outcome",
+    "fund",
+    "funding_objections",
+    "settle",
+    "settle_receipt",
+    "verify_and_settle",
+]
