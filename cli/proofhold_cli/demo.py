@@ -102,7 +102,7 @@ def _print_money(console: Console, lines: list[Line]) -> None:
 def _print_checks(console: Console, stage: Stage) -> bool:
     from proofhold.errors import Malformed
     from proofhold.receipt import Receipt
-    from proofhold.recheck import recheck
+    from proofhold.recomputation import recheck
 
     differences = stage.escrow.audit()
     total = sum(balance.amount for balance in stage.escrow.balances())

@@ -1,4 +1,4 @@
-"""Train the breast cancer classifier and write model.onnx and samples.json beside this file.
+"""Train the breast cancer classifier: model.onnx, samples.json and standardisation.json beside this file.
 
     python models/breast_cancer/export.py [--out FOLDER]
 
@@ -8,7 +8,9 @@ Logistic regression on standardised features, float32, one logit out. card.md de
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,18 @@ def export(out: Path) -> float:
         labels=held_y,
         label_names=[str(name) for name in data.target_names],
     )
+    save_standardisation(out / "standardisation.json", data.feature_names, scaler)
     return float(np.mean((forward(layers, held)[:, 0] > 0) == (held_y == 1)))
+
+
+def save_standardisation(path: Path, names: Sequence[str], scaler: StandardScaler) -> None:
+    """Write what turns a raw feature into the model's input: (raw - mean) / scale."""
+    rows = [
+        # Ten digits: as far as two machines agree about a sum.
+        json.dumps({"feature": str(name), "mean": float(f"{mean:.10g}"), "scale": float(f"{scale:.10g}")})
+        for name, mean, scale in zip(names, scaler.mean_, scaler.scale_, strict=True)
+    ]
+    path.write_text('{"version": 1, "features": [\n' + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

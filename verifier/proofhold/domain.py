@@ -7,6 +7,7 @@ and a buyer cannot fund a job that asks for more.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -197,15 +198,17 @@ def read_integers(record: Record, field: str, *, max_items: int, high: int) -> t
 
 def _read_port(record: Record) -> tuple[str, str, tuple[int, ...]]:
     return (
-        record.text("name", max_chars=MAX_NAME_CHARS, pattern=PORT_PATTERN),
+        record.text("name", max_chars=MAX_NAME_CHARS),
         record.text("dtype", max_chars=16),
         read_integers(record, "shape", max_items=MAX_RANK, high=MAX_ELEMENTS),
     )
 
 
 def _check_port(name: str, dtype: str, shape: tuple[int, ...]) -> None:
-    if not 0 < len(name) <= MAX_NAME_CHARS:
-        raise Misuse(f"a tensor's name has 1 to {MAX_NAME_CHARS} characters")
+    if not 0 < len(name) <= MAX_NAME_CHARS or not re.fullmatch(PORT_PATTERN, name):
+        raise Misuse(
+            f"tensor {name[:80]!r}: a name has 1 to {MAX_NAME_CHARS} characters of the form {PORT_PATTERN}"
+        )
     if dtype not in DTYPES:
         raise Misuse(f"tensor {name!r}: dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
     if len(shape) > MAX_RANK or any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:

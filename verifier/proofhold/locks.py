@@ -6,6 +6,7 @@ A lock is one canonical JSON document, named by the digest of its bytes; a job n
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -35,6 +36,9 @@ MAX_K = 26
 MAX_COUNT = 2**40
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
+MIN_EZKL_VERSION = (21, 0, 0)
+"""Trail of Bits' audit of early 2025 found older versions unsound: proofs made by them prove nothing."""
+
 TAG_NAME = "job_tag"
 TAG_LENGTH = 16
 
@@ -143,6 +147,7 @@ class CircuitLock:
     cost: Cost
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         check_ports(self.inputs, self.outputs)
         if any(spec.name == TAG_NAME for spec in self.inputs):
             raise Misuse(f"the input name {TAG_NAME} is taken: the compile step adds it")
@@ -157,6 +162,10 @@ class CircuitLock:
             raise Misuse(f"{self.cost.instances} instances, expected {instances}")
         if self.srs.k < self.cost.k:
             raise Misuse(f"an SRS of k={self.srs.k} is too small for a circuit of k={self.cost.k}")
+        if tuple(int(part) for part in self.ezkl_version.split(".")) < MIN_EZKL_VERSION:
+            raise Misuse(f"ezkl {self.ezkl_version} had soundness bugs, expected at least 21.0.0")
+        if self.peak is not None and self.peak < 0:
+            raise Misuse(f"peak {self.peak}, expected at least 0")
         if any(spec.dtype != "float64" for spec in self.outputs):
             raise Misuse("a proved output is float64")
 
@@ -180,7 +189,7 @@ class CircuitLock:
         record = _open(data)
         try:
             lock = cls(
-                name=_name(record),
+                name=record.text("name"),
                 model=record.digest("model"),
                 derived_model=record.digest("derived_model"),
                 ezkl_version=record.text("ezkl_version", max_chars=32, pattern=r"[0-9]+\.[0-9]+\.[0-9]+"),
@@ -235,6 +244,7 @@ class ReplayLock:
     post_processing: PostProcessing
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         check_ports(self.inputs, self.outputs)
         if self.contract != self.CONTRACT:
             raise Misuse(f"contract {self.contract!r}, expected {self.CONTRACT!r}")
@@ -264,7 +274,7 @@ class ReplayLock:
         record = _open(data)
         try:
             lock = cls(
-                name=_name(record),
+                name=record.text("name"),
                 model=record.digest("model"),
                 contract=record.text("contract", max_chars=32),
                 inputs=read_inputs(record),
@@ -277,6 +287,17 @@ class ReplayLock:
             raise record.error(str(error)) from error
         record.close()
         return lock
+
+
+def check_name(name: str) -> None:
+    """Check what a model may be called: it is the name of two folders.
+
+    Raises:
+        Misuse: anything but lower-case letters, digits, ``_``, ``.`` and ``-``, or too long.
+
+    """
+    if len(name) > MAX_NAME_CHARS or not re.fullmatch(NAME_PATTERN, name):
+        raise Misuse(f"name {name[:80]!r}, expected at most {MAX_NAME_CHARS} of the form {NAME_PATTERN}")
 
 
 def _open(data: bytes) -> Record:
@@ -292,10 +313,6 @@ def _plain(value: Json) -> Json:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _name(record: Record) -> str:
-    return record.text("name", max_chars=MAX_NAME_CHARS, pattern=NAME_PATTERN)
 
 
 def _read_srs(record: Record) -> SrsPin:

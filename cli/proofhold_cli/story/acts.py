@@ -13,7 +13,7 @@ from proofhold.job import PPM
 from proofhold.payload import Tensor, Tensors, decode_payload, encode_payload
 from proofhold.policy import Policy
 from proofhold.receipt import Outcome as Judged
-from proofhold.settle import Decision
+from proofhold.settlement import Decision
 from proofhold_cli.story.cheats import rounded_to_int8
 from proofhold_cli.story.stage import BOND, PRICE, Stage
 

@@ -25,7 +25,7 @@ from proofhold.policy import Policy
 from proofhold.provider import Prover, accept, respond
 from proofhold.receipt import Receipt
 from proofhold.runner import Runner
-from proofhold.settle import Decision, fund, verify_and_settle
+from proofhold.settlement import Decision, fund, verify_and_settle
 from proofhold.standard import standard_verifier
 
 PRICE = USDC.parse("0.5")

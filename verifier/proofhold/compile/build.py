@@ -20,7 +20,7 @@ from proofhold.compile.provingkey import keep_proving_key
 from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification
 from proofhold.compile.srs import Srs, dev_srs, find_ceremony
 from proofhold.compile.toolchain import Toolchain
-from proofhold.locks import CircuitLock, ReplayLock, RunArgs, Visibility
+from proofhold.locks import CircuitLock, ReplayLock, RunArgs, Visibility, check_name
 
 
 def compile_model(
@@ -51,10 +51,13 @@ def compile_model(
     Raises:
         Malformed: ``model.…``: the file is no ONNX model.
         CompileError: ``compile.…``.
+        Misuse: a name that no folder of a catalogue can have.
 
     """
     if visibility is not None:
         refuse_private(visibility)
+    name = name or out_dir.resolve().name
+    check_name(name)
     published = read_model(model_path)
     specification = Specification.read(specification_path or model_path.parent / SPECIFICATION_FILE_NAME)
     with tempfile.TemporaryDirectory(prefix="proofhold-") as folder, Toolchain() as tools:
@@ -62,7 +65,7 @@ def compile_model(
             published,
             specification,
             Path(folder),
-            name=name or out_dir.resolve().name,
+            name=name,
             run_args=run_args,
             srs_for_k=srs_source(ceremony, cache),
             tools=tools,

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import platformdirs
 
+from proofhold.compile.errors import CompileError
+
 
 def cache_folder(kind: str, cache: Path | None = None) -> Path:
-    """Give the folder for one kind of file, made when missing; `cache` replaces the user's cache folder."""
+    """Give the folder for one kind of file, made when missing; `cache` replaces the user's cache folder.
+
+    Raises:
+        CompileError: ``compile.cache``: it cannot be made.
+
+    """
     folder = (cache or Path(platformdirs.user_cache_dir("proofhold"))) / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompileError("compile.cache", f"{folder}: {error.strerror}") from error
     return folder
 
 

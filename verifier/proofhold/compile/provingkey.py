@@ -22,6 +22,9 @@ from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Misuse
 from proofhold.locks import CircuitLock
 
+_CIRCUIT_DIGEST_FILE = "circuit.sha256"
+"""Notes what the circuit file was when it was made: no lock can pin it, since ezkl writes it anew each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProvingKey:
@@ -91,8 +94,10 @@ def _differs(lock: CircuitLock, what: str, got: str, pinned: str) -> CompileErro
 
 
 def _holds(kept: Path, lock: CircuitLock) -> bool:
-    pk = kept / native.PK_FILE
-    if not pk.is_file() or not (kept / native.CIRCUIT_FILE).is_file():
+    pk, circuit, noted = (kept / name for name in (native.PK_FILE, native.CIRCUIT_FILE, _CIRCUIT_DIGEST_FILE))
+    if not (pk.is_file() and circuit.is_file() and noted.is_file()):
+        return False
+    if file_digest(circuit.read_bytes()) != noted.read_text():
         return False
     return pk.stat().st_size == lock.cost.pk_bytes and file_digest(pk.read_bytes()) == lock.pk
 
@@ -108,6 +113,8 @@ def _move(source: Path, kept: Path) -> None:
     try:
         for name in (native.PK_FILE, native.CIRCUIT_FILE):
             shutil.copyfile(source / name, staging / name)
+        circuit = (staging / native.CIRCUIT_FILE).read_bytes()
+        (staging / _CIRCUIT_DIGEST_FILE).write_text(file_digest(circuit))
         try:
             staging.rename(kept)
         except OSError:

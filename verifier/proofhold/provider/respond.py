@@ -112,7 +112,6 @@ def respond(
         output = proved_output(prover.circuit_of(entry).lock, proof.instances)
         evidence = (Evidence(EZKL_KIND, proof.encode()),)
 
-    on_step("signing the claim")
     claim = Claim(
         job=job.digest,
         seq=0,

@@ -1,0 +1,279 @@
+"""Compiling gives the committed circuits, and `check` sees every way in which they could be others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from proofhold.canonical import file_digest
+from proofhold.catalogue import Catalogue
+from proofhold.compile import CompileError, check, compile_model, ensure_proving_key, native, settings
+from proofhold.compile.build import accept
+from proofhold.compile.srs import dev_srs
+from proofhold.compile.toolchain import Toolchain
+from proofhold.errors import Malformed, Misuse
+from proofhold.locks import CircuitLock, ReplayLock, Visibility
+
+NAME = "breast_cancer"
+
+
+def fields(differences: list[Any]) -> set[str]:
+    return {difference.field for difference in differences}
+
+
+def lock_of(root: Path) -> CircuitLock:
+    return CircuitLock.decode((root / "circuits" / NAME / "circuit.lock.json").read_bytes())
+
+
+def write(root: Path, lock: CircuitLock, *, audited: bool = True) -> None:
+    (root / "circuits" / NAME / "circuit.lock.json").write_bytes(lock.encode())
+    if audited:
+        accept(root / "circuits", lock)
+
+
+def test_compiling_again_gives_the_committed_files(root: Path, cache: Path) -> None:
+    steps: list[str] = []
+    model, out = root / "models" / NAME / "model.onnx", root / "again" / NAME
+    lock = compile_model(model, out, cache=cache, on_step=steps.append)
+    assert steps
+    for path in sorted(out.iterdir()):
+        if path.name != "circuit.lock.json":  # holds measured errors
+            assert path.read_bytes() == (root / "circuits" / NAME / path.name).read_bytes(), path.name
+    committed = lock_of(root)
+    assert replace(lock, error=committed.error) == committed
+    listed = {entry.name for entry in Catalogue.load(root)}
+    assert listed == {"breast_cancer", "digits"}
+
+
+def test_the_committed_circuits_are_as_pinned(root: Path, cache: Path) -> None:
+    assert check(["breast_cancer", "digits"], root, cache=cache) == []
+
+
+def test_the_proving_key_is_made_when_missing_and_when_damaged(root: Path, cache: Path) -> None:
+    entry = Catalogue.load(root).by_name(NAME)
+    lock = lock_of(root)
+    steps: list[str] = []
+    keys = ensure_proving_key(entry, cache=cache, on_step=steps.append)
+    assert file_digest(keys.pk.read_bytes()) == lock.pk
+    steps.clear()
+    keys.pk.write_bytes(bytes(lock.cost.pk_bytes))
+    assert ensure_proving_key(entry, cache=cache, on_step=steps.append) == keys
+    assert len(steps) == 1
+    assert file_digest(keys.pk.read_bytes()) == lock.pk
+    assert ensure_proving_key(entry, cache=cache, on_step=steps.append) == keys
+    assert len(steps) == 1, "a good key is not made again"
+
+
+def test_another_name_or_model_is_said(root: Path, cache: Path) -> None:
+    with pytest.raises(Misuse, match="there are: breast_cancer, digits"):
+        check(["nope"], root, cache=cache)
+    (root / "models" / NAME / "model.onnx").unlink()
+    (found,) = check([NAME], root, cache=cache)
+    assert found.field == "the model"
+    assert "No such file" in found.found
+
+
+def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path) -> None:
+    path = root / "models" / NAME / "model.onnx"
+    model = onnx.load(path)
+    weights = model.graph.initializer[0]
+    values = numpy_helper.to_array(weights).copy()
+    values[7, 0] += np.float32(1e-3)
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    found = fields(check([NAME], root, cache=cache))
+    assert {
+        "circuit lock: model",
+        "circuit lock: derived_model",
+        "circuit lock: vk",
+        "circuit lock: pk",
+    } <= found
+    assert "replay lock: model" in found
+
+
+def edit_settings(root: Path) -> None:
+    path = root / "circuits" / NAME / "settings.json"
+    changed = json.loads(path.read_bytes())
+    changed["run_args"]["decomp_legs"] = 4
+    path.write_text(json.dumps(changed))
+
+
+def swap_vk(root: Path) -> None:
+    vk = (root / "circuits" / "digits" / "vk.key").read_bytes()
+    (root / "circuits" / NAME / "vk.key").write_bytes(vk)
+
+
+def swap_vk_and_lock(root: Path) -> None:
+    """The same, by somebody who also has the list of audited locks."""
+    swap_vk(root)
+    vk = (root / "circuits" / NAME / "vk.key").read_bytes()
+    write(root, replace(lock_of(root), vk=file_digest(vk)))
+
+
+def another_ezkl(root: Path) -> None:
+    write(root, replace(lock_of(root), ezkl_version="22.2.1"))
+
+
+def another_domain(root: Path) -> None:
+    path = root / "models" / NAME / "model.toml"
+    path.write_text(path.read_text().replace("high = 16.0", "high = 15.0"))
+
+
+def another_tolerance(root: Path) -> None:
+    path = root / "circuits" / NAME / "replay.lock.json"
+    lock = replace(ReplayLock.decode(path.read_bytes()), relative_l2=0.5)
+    path.write_bytes(lock.encode())
+    accept(root / "circuits", lock)
+
+
+def smaller_error(root: Path) -> None:
+    lock = lock_of(root)
+    write(root, replace(lock, error=replace(lock.error, max_abs=lock.error.max_abs / 2)))
+
+
+def not_audited(root: Path) -> None:
+    (root / "circuits" / "audited.json").unlink()
+
+
+def private_in_the_lock(root: Path) -> None:
+    path = root / "circuits" / NAME / "circuit.lock.json"
+    path.write_bytes(path.read_bytes().replace(b'"param":"fixed"', b'"param":"private"'))
+
+
+def no_replay_lock(root: Path) -> None:
+    (root / "circuits" / NAME / "replay.lock.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (edit_settings, {"settings.json", "settings.json: run_args.decomp_legs"}),
+        (swap_vk, {"vk.key"}),
+        (swap_vk_and_lock, {"circuit lock: vk"}),
+        (another_ezkl, {"ezkl_version"}),
+        (another_domain, {"circuit lock: inputs[0].high", "replay lock: inputs[0].high"}),
+        (another_tolerance, {"replay lock: relative_l2"}),
+        (smaller_error, {"circuit lock: error.max_abs"}),
+        (not_audited, {"audited.json: circuit.lock.json", "audited.json: replay.lock.json"}),
+        (private_in_the_lock, {"circuit.lock.json"}),
+        (no_replay_lock, {"replay.lock.json"}),
+    ],
+)
+def test_whatever_differs_is_caught_and_named(
+    spoil: Callable[[Path], None], expected: set[str], root: Path, cache: Path
+) -> None:
+    spoil(root)
+    differences = check([NAME], root, cache=cache)
+    assert expected <= fields(differences)
+    # What is spoiled is named, and nothing that is not.
+    assert len(differences) <= len(expected) + 1
+
+
+def test_a_circuit_with_private_parameters_is_caught(root: Path, cache: Path, tools: Toolchain) -> None:
+    """Consistent in itself, and listed as audited: only compiling the model again shows what it is."""
+    folder = root / "private"
+    folder.mkdir()
+    lock = lock_of(root)
+    published = (root / "models" / NAME / "model.onnx").read_bytes()
+    (folder / native.MODEL_FILE).write_bytes(tools.derive(published))
+    arguments = settings.arguments(lock.run_args, lock.cost.k) | {"param_visibility": "private"}
+    private = settings.stabilise(tools.settings(folder, arguments))
+    with pytest.raises(CompileError, match=r"compile\.unexpected_settings"):
+        settings.check(json.loads(private), lock.run_args, lock.inputs, lock.outputs)
+    (folder / native.SETTINGS_FILE).write_bytes(private)
+    tools.compile(folder)
+    tools.set_up(folder, dev_srs(lock.cost.k, cache=cache).path)
+    vk = (folder / native.VK_FILE).read_bytes()
+    (root / "circuits" / NAME / "settings.json").write_bytes(private)
+    (root / "circuits" / NAME / "vk.key").write_bytes(vk)
+    write(root, replace(lock, settings=file_digest(private), vk=file_digest(vk)))
+    Catalogue.load(root)
+
+    differences = check([NAME], root, cache=cache)
+    by_field = {difference.field: difference for difference in differences}
+    visibility = by_field["settings.json: run_args.param_visibility"]
+    assert (visibility.pinned, visibility.found) == ('"Private"', '"Fixed"')
+    assert {"circuit lock: settings", "circuit lock: vk"} <= by_field.keys()
+
+
+def test_accepting_lists_what_was_recompiled_and_nothing_else(root: Path, cache: Path) -> None:
+    audited = root / "circuits" / "audited.json"
+    audited.unlink()
+    assert check([NAME], root, accept_locks=True, cache=cache) == []
+    listed = {(entry["name"], entry["kind"]) for entry in json.loads(audited.read_bytes())["locks"]}
+    assert listed == {(NAME, "circuit"), (NAME, "replay")}
+    another_ezkl(root)
+    audited.unlink()
+    assert check([NAME], root, accept_locks=True, cache=cache)
+    assert not audited.exists()
+
+
+@pytest.mark.parametrize(
+    ("visibility", "code"),
+    [
+        (Visibility(param="private"), "compile.private_params"),
+        (Visibility(param="hashed"), "compile.private_params"),
+        (Visibility(input="private"), "compile.private_inputs"),
+        (Visibility(input="hashed"), "compile.private_inputs"),
+        (Visibility(output="private"), "compile.private_outputs"),
+    ],
+)
+def test_what_would_bind_nothing_is_refused(visibility: Visibility, code: str, root: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", visibility=visibility)
+    assert caught.value.code == code
+    assert not (root / "out").exists()
+
+
+def test_a_domain_that_the_circuit_cannot_hold_is_refused(root: Path, cache: Path) -> None:
+    path = root / "models" / NAME / "model.toml"
+    path.write_text(path.read_text().replace("high = 16.0", "high = 64.0"))
+    with pytest.raises(CompileError, match=r"compile\.domain_too_wide"):
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "code"),
+    [
+        ("model.toml", "", "compile.specification"),
+        ("model.toml", "version = 1\n[", "compile.specification"),
+        (
+            "model.toml",
+            'version = 1\npost_processing = "exec"\nsamples = "x"\n[inputs]',
+            "compile.specification",
+        ),
+        (
+            "model.toml",
+            'version = 1\npost_processing = "none"\nsamples = "s"\n[inputs.other]\nlow = 0\nhigh = 1',
+            "compile.specification",
+        ),
+        ("samples.json", "[]", "compile.samples"),
+        ("samples.json", '{"version": 1, "label_names": [], "samples": []}', "compile.samples"),
+        (
+            "samples.json",
+            '{"version": 1, "label_names": [], "samples": [{"inputs": {"features": [99]}, "label": 1}]}',
+            "compile.samples",
+        ),
+    ],
+)
+def test_a_specification_that_makes_no_sense_is_refused(
+    file: str, text: str, code: str, root: Path, cache: Path
+) -> None:
+    (root / "models" / NAME / file).write_text(text)
+    with pytest.raises(CompileError) as caught:
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
+    assert caught.value.code == code
+
+
+def test_a_file_that_is_no_model_is_malformed(root: Path, cache: Path) -> None:
+    (root / "models" / NAME / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(Malformed, match=r"model\.not_onnx"):
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
