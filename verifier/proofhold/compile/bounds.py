@@ -7,6 +7,7 @@ tight one. Operators that are not listed make the answer None.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -25,7 +26,8 @@ Interval: TypeAlias = tuple[Floats, Floats]
 def peak_magnitude(model: onnx.ModelProto, inputs: tuple[InputSpec, ...]) -> float | None:
     """Give the largest magnitude that any tensor can take, or None where an operator is not known here.
 
-    Weights count too: they are quantised like everything else.
+    Weights, which are finite, count too: they are quantised like everything else. A bound that overflows is
+    the largest float there is.
     """
     known: dict[str, Interval] = {}
     for tensor in model.graph.initializer:
@@ -39,7 +41,7 @@ def peak_magnitude(model: onnx.ModelProto, inputs: tuple[InputSpec, ...]) -> flo
             return None
         known[node.output[0]] = rule([known[name] for name in node.input], _attributes(node))
     peak = max(float(np.max(np.abs(bound), initial=0.0)) for pair in known.values() for bound in pair)
-    return peak if np.isfinite(peak) else None
+    return float(np.nan_to_num(peak, nan=sys.float_info.max, posinf=sys.float_info.max))
 
 
 _Attributes: TypeAlias = Mapping[str, float]

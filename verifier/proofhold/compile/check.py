@@ -41,6 +41,8 @@ from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
 ERROR_FLOOR = 1e-6
+NOT_ABOUT_THE_MODEL = ("compile.tool_failed", "compile.cache", "compile.srs_missing", "compile.srs_digest")
+"""Failures that say something of this machine only: raised, never reported as a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def check(
 
     Raises:
         Misuse: a name that is no circuit under `root`.
-        CompileError: a tool failed, which says nothing about the locks.
+        CompileError: this machine cannot tell: a code of `NOT_ABOUT_THE_MODEL`.
 
     """
     known = circuit_names(root)
@@ -116,7 +118,7 @@ def _check_one(
                 on_step=on_step,
             )
         except (Malformed, CompileError) as error:
-            if error.code == "compile.tool_failed":
+            if error.code in NOT_ABOUT_THE_MODEL:
                 raise
             found = f"no circuit: {error.message}"
             return [*differences, Difference(name, "the model", "a circuit", found)]

@@ -127,7 +127,7 @@ def build(
     error = _measure(folder, published, samples, output_scales, tools)
     _probe(folder, inputs, tools)
     on_step("proving one sample")
-    proof_bytes = _prove_one(folder, samples[0], srs, pinned, vk, cut, tools)
+    proof_bytes = _prove_one(folder, samples[0], run_args.input_scale, srs, pinned, vk, cut, tools)
 
     offset = sum(spec.elements for spec in inputs)
     circuit = CircuitLock(
@@ -238,6 +238,10 @@ def _measure(
             max_abs = max(max_abs, float(np.max(np.abs(difference))))
             if norm > 0:
                 relative_l2 = max(relative_l2, float(np.linalg.norm(difference)) / norm)
+            if not np.isfinite(difference).all():
+                raise CompileError(
+                    "compile.not_finite", "the model gives NaN or infinite outputs on a sample"
+                )
     return MeasuredError(len(samples), max_abs, relative_l2)
 
 
@@ -256,11 +260,26 @@ def _probe(folder: Path, inputs: tuple[InputSpec, ...], tools: Toolchain) -> Non
 
 
 def _prove_one(
-    folder: Path, sample: Sample, srs: Srs, pinned: bytes, vk: bytes, cut: bytes, tools: Toolchain
+    folder: Path,
+    sample: Sample,
+    input_scale: int,
+    srs: Srs,
+    pinned: bytes,
+    vk: bytes,
+    cut: bytes,
+    tools: Toolchain,
 ) -> int:
-    """Prove and verify one sample, so that no lock is written of a circuit that cannot; gives the length."""
+    """Prove and verify one sample, so that no lock is written of a circuit that cannot; gives the length.
+
+    Its instances have to begin as every verifier will rebuild them: inputs in the model's order, the tag.
+    """
     data = _input_data([tensor.numpy() for tensor in sample.inputs.items])
     instances, proof = tools.prove(folder / native.CIRCUIT_FILE, folder / native.PK_FILE, srs.path, data)
+    *inputs, tag = data
+    expected = [fieldelement.quantise(number, input_scale) for numbers in inputs for number in numbers]
+    expected += [int(byte) for byte in tag]
+    if instances[: len(expected)] != [fieldelement.encode(value) for value in expected]:
+        raise CompileError("compile.self_test", "a proof's instances are not inputs, tag, outputs")
     snark = json.dumps({"instances": [instances], "proof": list(proof)}).encode()
     if not tools.verify(snark, pinned, vk, cut):
         raise CompileError("compile.self_test", "a proof of the new circuit does not verify")

@@ -23,7 +23,7 @@ from proofhold.errors import Misuse
 from proofhold.locks import CircuitLock
 
 _CIRCUIT_DIGEST_FILE = "circuit.sha256"
-"""Notes what the circuit file was when it was made: no lock can pin it, since ezkl writes it anew each time."""
+"""Notes what the circuit file was when it was made: no lock pins it, since ezkl writes another each time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from proofhold.compile.errors import CompileError
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
-from proofhold.runner import ProcessRunner, Runner, RunnerError, Task
+from proofhold.runner import ProcessRunner, Runner, RunnerError, Task, TaskRaised
 from proofhold.zkverify import VALID, verify_natively
 
 PARSE_DEADLINE_S = 60.0
@@ -23,8 +23,8 @@ PROVE_DEADLINE_S = 3600.0
 class Toolchain:
     """onnx, onnxruntime and ezkl in workers: one with limits for reading models, one without for proving.
 
-    Methods raise CompileError ``compile.tool_failed`` where a tool died, hung or failed, and whatever the
-    tasks of `native` refuse.
+    Methods raise CompileError ``compile.unsupported`` where a tool raised, ``compile.tool_failed`` where it
+    died or hung, and whatever the tasks of `native` refuse.
     """
 
     def __init__(self) -> None:
@@ -109,8 +109,10 @@ class Toolchain:
         try:
             return runner.run(task, *parts, deadline_s=deadline_s)
         except RunnerError as error:
+            # A tool that raised has looked at the model and refuses it; one that died or hung says nothing.
+            code = "compile.unsupported" if isinstance(error, TaskRaised) else "compile.tool_failed"
             what = task.__name__.replace("_", " ")
-            raise CompileError("compile.tool_failed", f"{what}: {error}") from error
+            raise CompileError(code, f"{what}: {error}") from error
 
 
 def _ports(rows: list[Any]) -> tuple[OutputSpec, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from proofhold.compile.errors import CompileError
 from proofhold.errors import Malformed
@@ -46,7 +47,7 @@ def check_well_formed(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         Malformed: ``model.invalid``: onnx's own checker refuses it.
         CompileError: ``compile.external_data``, ``compile.custom_operators``, ``compile.opset``,
-            ``compile.too_large``.
+            ``compile.not_finite``, ``compile.too_large``.
 
     """
     _check_operators(model)
@@ -63,7 +64,18 @@ def check_well_formed(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.checker.check_model(model, full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise Malformed("model.invalid", f"onnx refuses the model: {_first_line(error)}") from error
+    _check_weights(model)
     return model
+
+
+def _check_weights(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        # ezkl's quantiser turns NaN into 0 without a word.
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise CompileError(
+                "compile.not_finite", f"tensor {tensor.name[:80]!r} holds NaN or infinite numbers"
+            )
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
