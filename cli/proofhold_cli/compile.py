@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from proofhold_cli.errors import ExitCode
+from proofhold_cli.files import FOLDER, echo_json, json_option
+from proofhold_cli.progress import steps
 from proofhold_cli.root import find_root, root_option
-
-DIFFERENT = 4
-"""The exit code of ``--check`` when anything differs."""
+from proofhold_cli.terminal import one_line, print_unsafe
 
 
 @click.command("compile")
 @click.argument("targets", nargs=-1, metavar="[MODEL | NAME...]")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="The folder to write: circuits/NAME."
-)
+@click.option("--out", type=FOLDER, help="The folder to write: circuits/NAME.")
 @click.option(
     "--check",
     "checking",
@@ -53,8 +51,8 @@ DIFFERENT = 4
     show_default=True,
     help="Anything but public is refused: the job tag would bind nothing.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @root_option
+@json_option
 def compile_command(
     targets: tuple[str, ...],
     out: Path | None,
@@ -98,46 +96,44 @@ def compile_command(
         run_args = replace(run_args, input_scale=scale, param_scale=scale)
     if legs is not None:
         run_args = replace(run_args, decomp_legs=legs)
-    lock = compile_model(
-        Path(targets[0]),
-        out,
-        specification_path=spec,
-        run_args=run_args,
-        visibility=Visibility(input=input_visibility, param=param_visibility),
-        ceremony=(srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None,
-        on_step=_say,
-    )
+    with steps() as on_step:
+        lock = compile_model(
+            Path(targets[0]),
+            out,
+            specification_path=spec,
+            run_args=run_args,
+            visibility=Visibility(input=input_visibility, param=param_visibility),
+            ceremony=(srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None,
+            on_step=on_step,
+        )
     if as_json:
-        click.echo(json.dumps({"name": lock.name, "lock": lock.digest, "out": str(out)}))
-        return
-    click.echo(f"{lock.name}: circuit lock {lock.digest}")
-    click.echo(
-        f"  k {lock.cost.k}, {lock.cost.rows} rows, proving key {lock.cost.pk_bytes / 1e6:.1f} MB, "
-        f"error at most {lock.error.max_abs:.1e} on {lock.error.samples} samples"
-    )
+        echo_json({"lock": lock.digest, "name": lock.name, "out": str(out)})
+    else:
+        click.echo(f"{lock.name}: circuit lock {lock.digest}")
+        click.echo(
+            f"  k {lock.cost.k}, {lock.cost.rows} rows, proving key {lock.cost.pk_bytes / 1e6:.1f} MB, "
+            f"error at most {lock.error.max_abs:.1e} on {lock.error.samples} samples"
+        )
     if lock.srs.kind is SrsKind.UNSAFE_DEV:
-        click.secho("  the SRS is unsafe-dev: anybody can forge proofs of this circuit", fg="red")
+        print_unsafe("the SRS is the development one: anybody can forge proofs of this circuit")
 
 
 def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -> None:
     from proofhold.compile import check, circuit_names
 
     checked = names or circuit_names(root)
-    differences = check(checked, root, accept_locks=accept, on_step=_say)
+    with steps() as on_step:
+        differences = check(checked, root, accept_locks=accept, on_step=on_step)
     if as_json:
-        rows = [{"name": d.name, "field": d.field, "pinned": d.pinned, "found": d.found} for d in differences]
-        click.echo(json.dumps({"checked": list(checked), "differences": rows}))
+        rows = [{"field": d.field, "found": d.found, "name": d.name, "pinned": d.pinned} for d in differences]
+        echo_json({"checked": list(checked), "differences": rows})
     else:
         for name in checked:
             mine = [difference for difference in differences if difference.name == name]
-            click.echo(f"{name}: {'as pinned' if not mine else f'{len(mine)} differences'}")
+            click.echo(f"{name}: {f'{len(mine)} differences' if mine else 'as pinned'}")
             for difference in mine:
-                click.echo(f"  {difference.field}")
-                click.secho(f"    - pinned {difference.pinned}", fg="red")
-                click.secho(f"    + found  {difference.found}", fg="green")
+                click.echo(f"  {one_line(difference.field)}")
+                click.secho(f"    - pinned {one_line(difference.pinned)}", fg="red")
+                click.secho(f"    + found  {one_line(difference.found)}", fg="green")
     if differences:
-        click.get_current_context().exit(DIFFERENT)
-
-
-def _say(step: str) -> None:
-    click.echo(step, err=True)
+        click.get_current_context().exit(ExitCode.REJECTED)

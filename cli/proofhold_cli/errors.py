@@ -11,7 +11,9 @@ from typing import Final, NoReturn
 import click
 
 DEBUG_VARIABLE: Final = "PROOFHOLD_DEBUG"
-"""Set to 1, unexpected errors keep their traceback."""
+"""Set to 1, errors keep their traceback."""
+INTERNAL: Final = "internal"
+"""The code of what nobody foresaw."""
 
 
 class ExitCode(IntEnum):
@@ -26,31 +28,42 @@ class ExitCode(IntEnum):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn whatever a command raises into one line on stderr and an exit code.
-
-    A caller's mistake ends with 2, bytes that do not parse with 4, anything unforeseen with 1.
-    """
-    from proofhold.errors import Malformed, Misuse
-
+    """Turn whatever a command raises into one line on stderr and an exit code; never a traceback."""
     try:
         yield
-    except Malformed as error:
-        fail(error.message, code=error.code, exit_code=ExitCode.REJECTED)
-    except Misuse as error:
-        # Some misuse has a code too: a catalogue whose files are not what it pins.
-        code = getattr(error, "code", "misuse")
-        text = str(error).removesuffix(f" [{code}]")
-        fail(text, code=code, exit_code=ExitCode.MISUSE)
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise  # click's own, which it reports itself
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             raise
-        text = (
-            f"our failure, which moves no money: {type(error).__name__}: {error}; "
-            f"set {DEBUG_VARIABLE}=1 for the traceback"
-        )
-        fail(text, code="internal", exit_code=ExitCode.OUR_FAILURE)
+        code, exit_code = _classify(error)
+        text = str(error).removesuffix(f" [{code}]")
+        if exit_code is ExitCode.OUR_FAILURE:
+            text = f"our failure, which moves no money: {text}"
+        if code == INTERNAL:
+            text += f" ({type(error).__name__}; set {DEBUG_VARIABLE}=1 for the traceback)"
+        fail(text, code=code, exit_code=exit_code)
+
+
+def _classify(error: Exception) -> tuple[str, ExitCode]:
+    """Give an error's stable code, and what a command that ends with it says.
+
+    A caller's mistake is misuse; bytes that do not parse, and what an escrow refuses, are rejected; all else
+    is ours.
+    """
+    from proofhold.errors import Malformed, Misuse, ProofholdError
+    from proofhold.escrow.refusals import Refused
+
+    code = getattr(error, "code", "misuse" if isinstance(error, Misuse) else INTERNAL)
+    match error:
+        case Misuse():
+            return code, ExitCode.MISUSE
+        case Malformed() | Refused():
+            return code, ExitCode.REJECTED
+        case ProofholdError():
+            return code, ExitCode.OUR_FAILURE
+        case _:
+            return INTERNAL, ExitCode.OUR_FAILURE
 
 
 def fail(message: str, *, code: str, exit_code: ExitCode) -> NoReturn:

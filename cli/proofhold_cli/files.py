@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from proofhold_cli.errors import ExitCode, fail
 from proofhold_cli.parameters import INSTANT
 
 if TYPE_CHECKING:
+    from proofhold.exchange import Bundle
     from proofhold.policy import Policy
 
 MAX_FILE_BYTES = 128 * 2**20
@@ -61,6 +63,27 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise Misuse(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle, or end the command as inconclusive.
+
+    A bundle that does not parse was damaged by anyone: nobody is to blame, the true one is needed, and no
+    script may take it for a rejection (PROTOCOL P1).
+
+    Raises:
+        Misuse: the file cannot be read.
+
+    """
+    from proofhold.errors import Malformed
+    from proofhold.exchange import Bundle
+
+    data = read_file(path)
+    try:
+        return Bundle.decode(data)
+    except Malformed as error:
+        text = f"inconclusive, this bundle does not parse: {error.message}; needs the true one"
+        fail(text, code=error.code, exit_code=ExitCode.INCONCLUSIVE)
 
 
 def read_policy(name_or_file: str) -> Policy:

@@ -107,11 +107,11 @@ def new_command(
     """Draft a job for INPUT, a payload file, and sign it as the buyer."""
     from proofhold.catalogue import Catalogue
     from proofhold.drafting import Terms, draft_job
+    from proofhold.escrow.home import open_home
     from proofhold.job import Delivery, parse_rate
     from proofhold.keys import SigningKey
     from proofhold.money import Currency
     from proofhold.payload import decode_payload
-    from proofhold_cli.escrow import open_escrow
     from proofhold_cli.files import read_file, read_policy, write_file
     from proofhold_cli.root import find_root
 
@@ -127,7 +127,7 @@ def new_command(
         claim_within_s=claim_within_s,
         dispute_s=dispute_s,
     )
-    with open_escrow(home) as escrow:
+    with open_home(home) as escrow:
         job = draft_job(
             terms,
             entry=Catalogue.load(find_root(root)).by_name(model),

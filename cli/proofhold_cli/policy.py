@@ -14,7 +14,7 @@ from proofhold_cli.terminal import one_line, print_table, print_unsafe
 
 if TYPE_CHECKING:
     from proofhold.core import Offer
-    from proofhold.policy import Policy, Reach
+    from proofhold.policy import Policy, Reach, Way
 
 
 @click.group("policy")
@@ -90,21 +90,24 @@ def _explain(policy: Policy) -> None:
 
 
 def _print_reach(policy: Policy, reach: tuple[Reach, ...]) -> None:
-    from proofhold.policy import percent
-
     rows = []
     lower: int | None = None
     for tier in reach:
-        ways = [
-            f"{' with '.join(way.kinds)} (sampling rate from {percent(way.rate_ppm)})" for way in tier.ways
-        ]
-        rows.append((policy.price_range(tier.tier, lower), "; ".join(ways) or "nothing"))
+        ways = "; ".join(_say(way) for way in tier.ways) or "nothing"
+        rows.append((policy.price_range(tier.tier, lower), ways))
         lower = tier.tier.up_to
     print_table(["price", "satisfied by"], rows)
     for tier in reach:
         for reason in tier.reasons:
             text = f"{reason.code}: {reason.message}: got {reason.got}, expected {reason.expected}"
             click.echo(one_line(text))
+
+
+def _say(way: Way) -> str:
+    from proofhold.policy import percent
+
+    kinds = " with ".join(way.kinds)
+    return f"{kinds}, where at least {percent(way.rate_ppm)} are drawn" if way.rate_ppm else kinds
 
 
 def _reach_to_json(reach: Reach) -> dict[str, object]:

@@ -9,6 +9,7 @@ import click
 
 from proofhold_cli.errors import ExitCode, fail
 from proofhold_cli.files import FILE, echo_json, json_option, read_file
+from proofhold_cli.recheck import recheck_command
 from proofhold_cli.terminal import one_line, print_table, print_unsafe
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @click.group("receipt")
 def receipt_group() -> None:
     """Show, verify and recompute receipts."""
+
+
+receipt_group.add_command(recheck_command)
 
 
 @receipt_group.command("show")

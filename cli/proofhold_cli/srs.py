@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from proofhold_cli.files import FILE, echo_json, json_option, write_file
+from proofhold_cli.terminal import one_line, print_unsafe
 
 if TYPE_CHECKING:
     from proofhold.compile import Srs
@@ -21,15 +23,15 @@ def srs_group() -> None:
 @click.option(
     "--unsafe-dev", "k", type=int, required=True, metavar="K", help="2^K points; the secret is public."
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the file here.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--out", type=FILE, help="Also write the file here.")
+@json_option
 def new(k: int, out: Path | None, as_json: bool) -> None:
     """Make the development SRS: the same bytes everywhere, and anybody can forge proofs made with it."""
     from proofhold.compile import dev_srs
 
     srs = dev_srs(k)
     if out is not None:
-        out.write_bytes(srs.path.read_bytes())
+        write_file(out, srs.path.read_bytes())
     _print(srs, as_json)
 
 
@@ -37,7 +39,7 @@ def new(k: int, out: Path | None, as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--digest", required=True, metavar="HEX", help="The SHA-256 that the ceremony published.")
 @click.option("--label", required=True, metavar="TEXT", help="What the ceremony is called, in locks.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def import_file(file: Path, digest: str, label: str, as_json: bool) -> None:
     """Take a ceremony's file into the cache, if it is the one that DIGEST names."""
     from proofhold.compile import import_ceremony
@@ -47,7 +49,7 @@ def import_file(file: Path, digest: str, label: str, as_json: bool) -> None:
 
 @srs_group.command("show")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def show(file: Path, as_json: bool) -> None:
     """Say what a file is: its size, its digest, the digest of its verification part, whether it is unsafe."""
     from proofhold.compile import identify_srs
@@ -77,9 +79,9 @@ def _print(srs: Srs, as_json: bool) -> None:
 
 def _print_fields(fields: dict[str, str | int | bool], as_json: bool, *, unsafe: bool) -> None:
     if as_json:
-        click.echo(json.dumps(fields))
-        return
-    for name, value in fields.items():
-        click.echo(f"{name:14}{value}")
+        echo_json(fields)
+    else:
+        for name, value in fields.items():
+            click.echo(f"{name:14}{one_line(str(value))}")
     if unsafe:
-        click.secho("unsafe: the secret is public, anybody can forge proofs made with it", fg="red")
+        print_unsafe("the secret is public, anybody can forge proofs made with it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -40,18 +39,17 @@ def verify_command(
     from proofhold.catalogue import Catalogue
     from proofhold.core import Accepted, Inconclusive
     from proofhold.errors import Misuse
-    from proofhold.exchange import Bundle
     from proofhold.keys import SigningKey
     from proofhold.receipt import Receipt, predicate_of
     from proofhold.runner import ProcessRunner
     from proofhold.standard import standard_verifier
-    from proofhold_cli.files import echo_json, read_file, read_policy, write_file
+    from proofhold_cli.files import echo_json, read_bundle, read_file, read_policy, write_file
     from proofhold_cli.render import make_console, print_verdict
     from proofhold_cli.root import find_root
 
     if (key_file is None) != (receipt_file is None):
         raise Misuse("--key and --receipt go together: a receipt is a signed verdict")
-    bundle = Bundle.decode(read_file(bundle_file))
+    bundle = read_bundle(bundle_file)
     answers = decode_answers(read_file(answers_file)) if answers_file else ()
     policy = read_policy(policy_name)
     with ProcessRunner() as runner:
@@ -67,8 +65,9 @@ def verify_command(
         print_verdict(make_console(), verdict)
     match verdict:
         case Accepted():
-            sys.exit(ExitCode.ACCEPTED)
+            code = ExitCode.ACCEPTED
         case Inconclusive():
-            sys.exit(ExitCode.INCONCLUSIVE)
+            code = ExitCode.INCONCLUSIVE
         case _:
-            sys.exit(ExitCode.REJECTED)
+            code = ExitCode.REJECTED
+    click.get_current_context().exit(code)

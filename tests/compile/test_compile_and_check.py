@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from proofhold import fieldelement
 from proofhold.canonical import file_digest
 from proofhold.catalogue import Catalogue
 from proofhold.compile import CompileError, check, compile_model, ensure_proving_key, native, settings
@@ -70,6 +73,31 @@ def test_the_proving_key_is_made_when_missing_and_when_damaged(root: Path, cache
     assert file_digest(keys.pk.read_bytes()) == lock.pk
     assert ensure_proving_key(entry, cache=cache, on_step=steps.append) == keys
     assert len(steps) == 1, "a good key is not made again"
+    keys.circuit.write_bytes(keys.circuit.read_bytes()[:-1])
+    ensure_proving_key(entry, cache=cache, on_step=steps.append)
+    assert len(steps) == 2, "a damaged circuit file is made again too"
+
+
+def test_two_processes_may_want_the_same_key_at_once(root: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from proofhold.catalogue import Catalogue\n"
+        "from proofhold.compile import ensure_proving_key\n"
+        "entry = Catalogue.load(Path(sys.argv[1])).by_name('breast_cancer')\n"
+        "print(ensure_proving_key(entry, cache=Path(sys.argv[2])).pk)\n"
+    )
+    command = [sys.executable, "-c", script, str(root), str(tmp_path / "empty")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    paths = {process.communicate(timeout=120)[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0, 0]
+    (path,) = paths
+    assert file_digest(Path(path.strip()).read_bytes()) == lock_of(root).pk
+    assert not list((tmp_path / "empty" / "keys").glob(".staging-*"))
+
+
+def test_a_cache_that_cannot_be_is_one_clear_error(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CompileError, match=r"compile\.cache"):
+        check([NAME], root, cache=tmp_path / "file")
 
 
 def test_another_name_or_model_is_said(root: Path, cache: Path) -> None:
@@ -214,6 +242,24 @@ def test_accepting_lists_what_was_recompiled_and_nothing_else(root: Path, cache:
     audited.unlink()
     assert check([NAME], root, accept_locks=True, cache=cache)
     assert not audited.exists()
+
+
+def test_the_worst_input_of_the_domain_has_a_witness(root: Path, cache: Path, tools: Toolchain) -> None:
+    """`peak` is reached, and the circuit holds it: no buyer can ask for what no provider can prove."""
+    entry = Catalogue.load(root).by_name(NAME)
+    keys = ensure_proving_key(entry, cache=cache)
+    weights, bias = (
+        numpy_helper.to_array(t) for t in onnx.load_from_string(entry.model_bytes()).graph.initializer
+    )
+    worst = np.where(weights[:, 0] > 0, 16.0, -16.0).tolist()
+    best = [-value for value in worst]
+    logits = [
+        fieldelement.dequantise(fieldelement.decode(outputs[0][0]), 13)
+        for outputs in tools.evaluate(keys.circuit, [[x, [255] * 16] for x in (worst, best)])
+    ]
+    reach = 16.0 * float(np.abs(weights).sum())
+    assert logits == pytest.approx([float(bias[0]) + reach, float(bias[0]) - reach], rel=1e-5)
+    assert lock_of(root).peak == pytest.approx(max(map(abs, logits)), rel=1e-5)
 
 
 @pytest.mark.parametrize(

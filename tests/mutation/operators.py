@@ -143,8 +143,12 @@ class _Walk:
                 yield _with(node, ifs=[])
             case ast.Return(value=ast.expr()) if not isinstance(node.value, ast.Constant):
                 yield ast.Return(ast.Constant(None))
-            case ast.Raise() | ast.AugAssign() | ast.Expr(value=ast.Call()):
+            case ast.Raise() | ast.AugAssign() | ast.Expr(value=ast.Call() | ast.Yield()):
                 yield ast.Pass()
+            case ast.For(iter=ast.Tuple() | ast.List() as listed) if len(listed.elts) > 1:
+                for position in range(len(listed.elts)):
+                    elts = listed.elts[:position] + listed.elts[position + 1 :]
+                    yield _with(node, iter=_with(listed, elts=elts))
             case ast.Break():
                 yield ast.Continue()
             case ast.Continue():
@@ -221,6 +225,8 @@ def _text(node: ast.AST) -> str:
     """The node as one short line of source."""
     if isinstance(node, ast.comprehension):
         return " if ".join(map(ast.unparse, [node.iter, *node.ifs]))
+    if isinstance(node, ast.For):
+        return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}:"
     if isinstance(node, ast.If | ast.While | ast.Match):
         head = "match" if isinstance(node, ast.Match) else type(node).__name__.lower()
         subject = node.subject if isinstance(node, ast.Match) else node.test

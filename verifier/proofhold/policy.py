@@ -72,7 +72,8 @@ class Tier:
 class Way:
     """One smallest set of evidence kinds that meets a tier, and the lowest rate tried at which it does.
 
-    The rates tried are the tier's least (1 ppm where it states none) and `PPM`, at which every job is drawn.
+    The rates tried are 0 (no job is drawn), the tier's least (1 ppm where it states none) and `PPM` (every
+    job is drawn); 0 says that the draw does not matter.
     """
 
     kinds: tuple[str, ...]
@@ -337,7 +338,7 @@ class Policy:
                 if any(set(way.kinds) <= set(chosen) for way in ways):
                     continue  # a smaller set does already
                 some = [offer for offer in offers if offer.kind in chosen]
-                for rate_ppm in (tier.least_sampling_rate_ppm or 1, PPM):
+                for rate_ppm in (0, tier.least_sampling_rate_ppm or 1, PPM):
                     if not self._obstacles(tier, some, rate_ppm):
                         ways.append(Way(chosen, rate_ppm))
                         break

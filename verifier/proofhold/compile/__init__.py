@@ -7,7 +7,7 @@ providers, and the rest is about reference strings.
 from proofhold.compile.build import compile_model
 from proofhold.compile.check import Difference, check, circuit_names
 from proofhold.compile.circuit import DEFAULT_RUN_ARGS
-from proofhold.compile.errors import CompileError
+from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
 from proofhold.compile.specification import Sample, Specification, read_samples
 from proofhold.compile.srs import Srs, SrsFile, dev_srs, identify_srs, import_ceremony
@@ -21,6 +21,7 @@ __all__ = [
     "Specification",
     "Srs",
     "SrsFile",
+    "ToolFailed",
     "check",
     "circuit_names",
     "compile_model",

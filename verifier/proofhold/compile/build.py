@@ -51,6 +51,7 @@ def compile_model(
     Raises:
         Malformed: ``model.…``: the file is no ONNX model.
         CompileError: ``compile.…``.
+        ToolFailed: a tool died or hung.
         Misuse: a name that no folder of a catalogue can have.
 
     """

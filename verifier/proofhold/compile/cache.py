@@ -27,9 +27,17 @@ def cache_folder(kind: str, cache: Path | None = None) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that whoever looks sees the old one or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file so that whoever looks sees the old one or the whole new one, never a part.
+
+    Raises:
+        CompileError: ``compile.write``: the folder takes no files.
+
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise CompileError("compile.write", f"{path}: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -41,7 +41,7 @@ from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
 ERROR_FLOOR = 1e-6
-NOT_ABOUT_THE_MODEL = ("compile.tool_failed", "compile.cache", "compile.srs_missing", "compile.srs_digest")
+NOT_ABOUT_THE_MODEL = ("compile.cache", "compile.write", "compile.srs_missing", "compile.srs_digest")
 """Failures that say something of this machine only: raised, never reported as a difference."""
 
 
@@ -80,6 +80,7 @@ def check(
     Raises:
         Misuse: a name that is no circuit under `root`.
         CompileError: this machine cannot tell: a code of `NOT_ABOUT_THE_MODEL`.
+        ToolFailed: nor can it when a tool died or hung.
 
     """
     known = circuit_names(root)
@@ -89,9 +90,12 @@ def check(
     differences = []
     with Toolchain() as tools:
         for name in names:
-            on_step(f"{name}:")
-            differences += _check_one(name, root, accept_locks, tools, cache, on_step)
+            differences += _check_one(name, root, accept_locks, tools, cache, _prefixed(name, on_step))
     return differences
+
+
+def _prefixed(name: str, on_step: OnStep) -> OnStep:
+    return lambda step: on_step(f"{name}: {step}")
 
 
 def _check_one(

@@ -100,7 +100,8 @@ def build(
 
     Raises:
         Malformed: ``model.…``: the bytes are no ONNX model.
-        CompileError: ``compile.…``: no circuit can be made of it, or a tool failed.
+        CompileError: ``compile.…``: no circuit can be made of it.
+        ToolFailed: a tool died or hung.
 
     """
     on_step("checking the model")

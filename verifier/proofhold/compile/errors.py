@@ -1,8 +1,8 @@
-"""The error of the compile side: a model that cannot be made into a circuit, or a tool that failed at it."""
+"""The errors of the compile side: a model that cannot be made into a circuit, and a tool that let us down."""
 
 from __future__ import annotations
 
-from proofhold.errors import Misuse
+from proofhold.errors import Misuse, ProofholdError
 
 
 class CompileError(Misuse):
@@ -12,3 +12,9 @@ class CompileError(Misuse):
         super().__init__(f"{message} [{code}]")
         self.code = code
         self.message = message
+
+
+class ToolFailed(ProofholdError):
+    """A native tool died or hung: nobody's mistake, and nothing is known about the model."""
+
+    code = "compile.tool_failed"

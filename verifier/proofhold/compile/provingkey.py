@@ -44,7 +44,8 @@ def ensure_proving_key(
         Misuse: the entry has no circuit.
         CatalogueError: the published model is missing or not the one that the lock pins.
         CompileError: ``compile.key_differs``: this machine's tools give another circuit than the lock;
-            ``compile.srs_…``; ``compile.tool_failed``.
+            ``compile.srs_…``.
+        ToolFailed: a tool died or hung.
 
     """
     if entry.circuit is None:

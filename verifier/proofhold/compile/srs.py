@@ -265,8 +265,11 @@ def _is_dev(srs: bytes) -> bool:
 
 def _read(path: Path) -> bytes:
     largest = size_of(MAX_K)
-    with path.open("rb") as file:
-        data = file.read(largest + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise CompileError("compile.missing", f"{path}: {error.strerror}") from error
     if len(data) > largest:
         raise CompileError("compile.srs_malformed", f"{path}: more than {largest} bytes")
     return data

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proofhold.compile import native
-from proofhold.compile.errors import CompileError
+from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
@@ -23,8 +23,8 @@ PROVE_DEADLINE_S = 3600.0
 class Toolchain:
     """onnx, onnxruntime and ezkl in workers: one with limits for reading models, one without for proving.
 
-    Methods raise CompileError ``compile.unsupported`` where a tool raised, ``compile.tool_failed`` where it
-    died or hung, and whatever the tasks of `native` refuse.
+    Methods raise CompileError ``compile.unsupported`` where a tool raised: it has looked at the model and
+    refuses it; ToolFailed where it died or hung; and whatever the tasks of `native` refuse.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Toolchain:
         result = self._run(self._reader, run_model, PARSE_DEADLINE_S, published, encode_payload(inputs))
         outputs = decode_payload(result)
         if not isinstance(outputs, Tensors):
-            raise CompileError("compile.tool_failed", "onnxruntime gave no tensors")
+            raise ToolFailed("onnxruntime gave no tensors")
         return outputs
 
     def settings(self, folder: Path, arguments: dict[str, Any]) -> bytes:
@@ -108,11 +108,14 @@ class Toolchain:
     def _run(self, runner: Runner, task: Task, deadline_s: float, *parts: bytes) -> bytes:
         try:
             return runner.run(task, *parts, deadline_s=deadline_s)
+        except TaskRaised as error:
+            raise CompileError("compile.unsupported", f"{_words(task)}: {error}") from error
         except RunnerError as error:
-            # A tool that raised has looked at the model and refuses it; one that died or hung says nothing.
-            code = "compile.unsupported" if isinstance(error, TaskRaised) else "compile.tool_failed"
-            what = task.__name__.replace("_", " ")
-            raise CompileError(code, f"{what}: {error}") from error
+            raise ToolFailed(f"{_words(task)}: {error}") from error
+
+
+def _words(task: Task) -> str:
+    return task.__name__.replace("_", " ")
 
 
 def _ports(rows: list[Any]) -> tuple[OutputSpec, ...]:
