@@ -1,0 +1,145 @@
+"""The file: made once, opened as what it is, migrated in order, and what is written stays written."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from escrow_builders import OPERATOR, START, USDC, Scene, refused
+from proofhold.errors import Misuse
+from proofhold.escrow import EscrowFailure, Ruling, SqliteEscrow, create_home, database, open_home
+from proofhold.escrow.database import migrations
+
+
+def test_create_and_open(folder: Path) -> None:
+    SqliteEscrow.create(folder / "a.db", escrow="mine", operators=[OPERATOR.public]).close()
+    with SqliteEscrow.open(folder / "a.db") as escrow:
+        assert (escrow.id, escrow.operators) == ("mine", (OPERATOR.public,))
+    assert stat.S_IMODE((folder / "a.db").stat().st_mode) == 0o600
+    with pytest.raises(Misuse):
+        SqliteEscrow.create(folder / "a.db", escrow="mine")
+    with pytest.raises(Misuse):
+        SqliteEscrow.open(folder / "b.db")
+
+
+@pytest.mark.parametrize(("name", "operators"), [("No Name", []), ("", []), ("mine", ["ed25519:zz"])])
+def test_names_are_checked_before_anything_is_made(folder: Path, name: str, operators: list[str]) -> None:
+    with pytest.raises(Misuse):
+        SqliteEscrow.create(folder / "a.db", escrow=name, operators=operators)
+    assert not (folder / "a.db").exists()
+
+
+def test_a_home_is_private(folder: Path) -> None:
+    create_home(folder / "home", escrow="mine").close()
+    assert stat.S_IMODE((folder / "home").stat().st_mode) == 0o700
+    with open_home(folder / "home") as escrow:
+        assert escrow.id == "mine"
+    with pytest.raises(Misuse):
+        create_home(folder / "home", escrow="mine")
+    (folder / "open").mkdir(mode=0o755)
+    with pytest.raises(Misuse, match="chmod 700"):
+        create_home(folder / "open", escrow="mine")
+    with pytest.raises(Misuse):
+        open_home(folder / "open")
+
+
+def test_another_file_is_no_escrow(folder: Path) -> None:
+    (folder / "text.db").write_bytes(b"not a database at all " * 100)
+    with pytest.raises(EscrowFailure, match=r"escrow\.database"):
+        SqliteEscrow.open(folder / "text.db")
+    sqlite3.connect(folder / "other.db").execute("CREATE TABLE other (x)")
+    with pytest.raises(EscrowFailure, match=r"escrow\.not_an_escrow"):
+        SqliteEscrow.open(folder / "other.db")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"UPDATE schema_version SET digest = '{'0' * 64}'",
+        "INSERT INTO schema_version VALUES (2, '0002_later.sql', 'x')",
+        "UPDATE schema_version SET version = 7",
+    ],
+)
+def test_another_schema_is_refused(scene: Scene, folder: Path, change: str) -> None:
+    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
+    connection.execute(change)
+    with pytest.raises(EscrowFailure, match=r"escrow\.schema"):
+        SqliteEscrow.open(folder / "escrow.db")
+    connection.close()
+
+
+def test_migrations_are_numbered_without_gaps_and_change_nothing_once_released() -> None:
+    shipped = migrations()
+    assert [m.version for m in shipped] == list(range(1, len(shipped) + 1))
+    assert all(m.name.startswith(f"{m.version:04}_") for m in shipped)
+    whole = "".join(shipped[0].statements())
+    assert whole.split() == shipped[0].script.decode().split()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entry SET amount = 1",
+        "DELETE FROM entry",
+        "UPDATE transfer SET at = 1",
+        "DELETE FROM transfer",
+        "UPDATE transition SET target = 'x'",
+        "DELETE FROM transition",
+        "UPDATE document SET body = x''",
+        "DELETE FROM document",
+        "UPDATE decision SET receipt = x''",
+        "DELETE FROM decision",
+        "UPDATE payment SET amount = 1",
+        "UPDATE capture SET state = 'releasing'",
+        "UPDATE account SET balance = -1 WHERE kind = 'party'",
+        "UPDATE account SET balance = 'much'",
+    ],
+)
+def test_the_file_itself_keeps_what_happened(scene: Scene, folder: Path, statement: str) -> None:
+    from proofhold.escrow import LedgerRail
+
+    scene.apply(scene.claimed(), Ruling.RELEASE)
+    scene.escrow.pump(LedgerRail(), now=START)
+    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_busy_file_is_a_refusal(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    holder = sqlite3.connect(folder / "escrow.db", isolation_level=None)
+    with SqliteEscrow.open(folder / "escrow.db") as escrow:
+        holder.execute("BEGIN IMMEDIATE")
+        with refused("escrow.busy"):
+            escrow.deposit("alice", 1, USDC, key="k", now=START)
+        holder.execute("ROLLBACK")
+        escrow.deposit("alice", 1, USDC, key="k", now=START)
+    holder.close()
+
+
+def test_what_trips_half_way_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proofhold.escrow import moves
+
+    def trip(*_: object, **__: object) -> None:
+        raise RuntimeError("the process trips")
+
+    job, before = scene.draft(), scene.escrow.balances()
+    with monkeypatch.context() as patch:
+        patch.setattr(moves.ledger, "transfer", trip)
+        with pytest.raises(RuntimeError):
+            scene.escrow.fund(job, now=START)
+    assert scene.escrow.balances() == before
+    assert scene.escrow.fund(job, now=START).id == job.digest
+
+
+def test_it_is_used_from_other_threads(scene: Scene) -> None:
+    seen: list[str] = []
+    thread = threading.Thread(target=lambda: seen.append(scene.fund().id))
+    thread.start()
+    thread.join()
+    assert scene.escrow.hold(seen[0]).id == seen[0]
