@@ -33,7 +33,6 @@ def demo_command(out: Path | None, root: Path | None) -> None:
     """
     from proofhold.provider import Prover
     from proofhold.runner import ProcessRunner
-    from proofhold_cli.progress import steps
     from proofhold_cli.render import make_console
     from proofhold_cli.root import find_root
     from proofhold_cli.story.acts import play
@@ -46,13 +45,8 @@ def demo_command(out: Path | None, root: Path | None) -> None:
     console.print("[bold]proofhold demo[/]: real models, real proofs, a real ledger")
     console.print("[bold red]UNSAFE[/]     the proofs rest on the development SRS, whose secret is public")
     console.print("[bold red]SIMULATED[/]  the clock, moved by hand so that deadlines pass; the money\n")
-    with (
-        ProcessRunner() as checking,
-        ProcessRunner(memory_bytes=None, threads=None) as proving,
-        steps() as on_step,
-    ):
-        clock = SimulatedClock(int(time.time()))
-        stage = Stage(found, folder, checking, Prover(proving), clock, on_step)
+    with ProcessRunner() as checking, ProcessRunner(memory_bytes=None, threads=None) as proving:
+        stage = Stage(found, folder, checking, Prover(proving), SimulatedClock(int(time.time())))
         lines = []
         for line in play(stage):
             lines.append(line)

@@ -24,7 +24,11 @@ def job_group() -> None:
 def input_command(
     model: str, sample: int | None, values_file: Path | None, out_file: Path, root: Path | None
 ) -> None:
-    """Write an input payload for a model: one of its samples, or numbers of your own."""
+    """Write an input payload for a model: one of its samples, or numbers of your own.
+
+    \b
+    $ proofhold job input --model digits --sample 0 --out input.json
+    """
     import json
 
     from proofhold.catalogue import MODELS_FOLDER, Catalogue
@@ -74,9 +78,27 @@ def input_command(
     show_default=True,
     help="What the claim may be judged by; may be repeated.",
 )
-@click.option("--claim-within-s", type=click.IntRange(min=1), default=3_600, show_default=True)
-@click.option("--dispute-s", type=click.IntRange(min=0), default=86_400, show_default=True)
-@click.option("--delivery", type=click.Choice(["with_verdict", "immediate"]), default="with_verdict")
+@click.option(
+    "--claim-within-s",
+    type=click.IntRange(min=1),
+    default=3_600,
+    show_default=True,
+    help="How long the provider has for its claim.",
+)
+@click.option(
+    "--dispute-s",
+    type=click.IntRange(min=0),
+    default=86_400,
+    show_default=True,
+    help="How long a dispute may stay open before the buyer is refunded.",
+)
+@click.option(
+    "--delivery",
+    type=click.Choice(["with_verdict", "immediate"]),
+    default="with_verdict",
+    show_default=True,
+    help="When the buyer gets the output.",
+)
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write the job.")
 @policy_option
 @now_option

@@ -19,7 +19,12 @@ def keys_group() -> None:
 @click.argument("file", type=FILE)
 @json_option
 def new(file: Path, as_json: bool) -> None:
-    """Make a key, write its private part to FILE (mode 0600, never over an existing one), print its name."""
+    """Make a key, write its private part to FILE (mode 0600, never over an existing one), print its name.
+
+    \b
+    $ proofhold keys new verifier.pem
+    ed25519:...
+    """
     from proofhold.keys import SigningKey
 
     key = SigningKey.generate()

@@ -42,10 +42,10 @@ def write(root: Path, lock: CircuitLock, *, audited: bool = True) -> None:
         accept(root / "circuits", lock)
 
 
-def test_compiling_again_gives_the_committed_files(root: Path, cache: Path) -> None:
+def test_compiling_again_gives_the_committed_files(root: Path, cache: Path, tools: Toolchain) -> None:
     steps: list[str] = []
     model, out = root / "models" / NAME / "model.onnx", root / "again" / NAME
-    lock = compile_model(model, out, cache=cache, on_step=steps.append)
+    lock = compile_model(model, out, cache=cache, tools=tools, on_step=steps.append)
     assert steps
     for path in sorted(out.iterdir()):
         if path.name != "circuit.lock.json":  # holds measured errors
@@ -56,8 +56,8 @@ def test_compiling_again_gives_the_committed_files(root: Path, cache: Path) -> N
     assert listed == {"breast_cancer", "digits"}
 
 
-def test_the_committed_circuits_are_as_pinned(root: Path, cache: Path) -> None:
-    assert check(["breast_cancer", "digits"], root, cache=cache) == []
+def test_the_larger_circuit_is_as_pinned(root: Path, cache: Path, tools: Toolchain) -> None:
+    assert check(["digits"], root, cache=cache, tools=tools) == []
 
 
 def test_the_proving_key_is_made_when_missing_and_when_damaged(root: Path, cache: Path) -> None:
@@ -94,22 +94,22 @@ def test_two_processes_may_want_the_same_key_at_once(root: Path, tmp_path: Path)
     assert not list((tmp_path / "empty" / "keys").glob(".staging-*"))
 
 
-def test_a_cache_that_cannot_be_is_one_clear_error(root: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_is_one_clear_error(root: Path, tmp_path: Path, tools: Toolchain) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CompileError, match=r"compile\.cache"):
-        check([NAME], root, cache=tmp_path / "file")
+        check([NAME], root, cache=tmp_path / "file", tools=tools)
 
 
-def test_another_name_or_model_is_said(root: Path, cache: Path) -> None:
+def test_another_name_or_model_is_said(root: Path, cache: Path, tools: Toolchain) -> None:
     with pytest.raises(Misuse, match="there are: breast_cancer, digits"):
-        check(["nope"], root, cache=cache)
+        check(["nope"], root, cache=cache, tools=tools)
     (root / "models" / NAME / "model.onnx").unlink()
-    (found,) = check([NAME], root, cache=cache)
+    (found,) = check([NAME], root, cache=cache, tools=tools)
     assert found.field == "the model"
     assert "No such file" in found.found
 
 
-def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path) -> None:
+def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path, tools: Toolchain) -> None:
     path = root / "models" / NAME / "model.onnx"
     model = onnx.load(path)
     weights = model.graph.initializer[0]
@@ -117,7 +117,7 @@ def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path) -
     values[7, 0] += np.float32(1e-3)
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     path.write_bytes(model.SerializeToString(deterministic=True))
-    found = fields(check([NAME], root, cache=cache))
+    found = fields(check([NAME], root, cache=cache, tools=tools))
     assert {
         "circuit lock: model",
         "circuit lock: derived_model",
@@ -196,10 +196,10 @@ def no_replay_lock(root: Path) -> None:
     ],
 )
 def test_whatever_differs_is_caught_and_named(
-    spoil: Callable[[Path], None], expected: set[str], root: Path, cache: Path
+    spoil: Callable[[Path], None], expected: set[str], root: Path, cache: Path, tools: Toolchain
 ) -> None:
     spoil(root)
-    differences = check([NAME], root, cache=cache)
+    differences = check([NAME], root, cache=cache, tools=tools)
     assert expected <= fields(differences)
     # What is spoiled is named, and nothing that is not.
     assert len(differences) <= len(expected) + 1
@@ -225,22 +225,24 @@ def test_a_circuit_with_private_parameters_is_caught(root: Path, cache: Path, to
     write(root, replace(lock, settings=file_digest(private), vk=file_digest(vk)))
     Catalogue.load(root)
 
-    differences = check([NAME], root, cache=cache)
+    differences = check([NAME], root, cache=cache, tools=tools)
     by_field = {difference.field: difference for difference in differences}
     visibility = by_field["settings.json: run_args.param_visibility"]
     assert (visibility.pinned, visibility.found) == ('"Private"', '"Fixed"')
     assert {"circuit lock: settings", "circuit lock: vk"} <= by_field.keys()
 
 
-def test_accepting_lists_what_was_recompiled_and_nothing_else(root: Path, cache: Path) -> None:
+def test_accepting_lists_what_was_recompiled_and_nothing_else(
+    root: Path, cache: Path, tools: Toolchain
+) -> None:
     audited = root / "circuits" / "audited.json"
     audited.unlink()
-    assert check([NAME], root, accept_locks=True, cache=cache) == []
+    assert check([NAME], root, accept_locks=True, cache=cache, tools=tools) == []
     listed = {(entry["name"], entry["kind"]) for entry in json.loads(audited.read_bytes())["locks"]}
     assert listed == {(NAME, "circuit"), (NAME, "replay")}
     another_ezkl(root)
     audited.unlink()
-    assert check([NAME], root, accept_locks=True, cache=cache)
+    assert check([NAME], root, accept_locks=True, cache=cache, tools=tools)
     assert not audited.exists()
 
 
@@ -279,11 +281,11 @@ def test_what_would_bind_nothing_is_refused(visibility: Visibility, code: str, r
     assert not (root / "out").exists()
 
 
-def test_a_domain_that_the_circuit_cannot_hold_is_refused(root: Path, cache: Path) -> None:
+def test_a_domain_that_the_circuit_cannot_hold_is_refused(root: Path, cache: Path, tools: Toolchain) -> None:
     path = root / "models" / NAME / "model.toml"
     path.write_text(path.read_text().replace("high = 16.0", "high = 64.0"))
     with pytest.raises(CompileError, match=r"compile\.domain_too_wide"):
-        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache, tools=tools)
 
 
 @pytest.mark.parametrize(
@@ -311,15 +313,15 @@ def test_a_domain_that_the_circuit_cannot_hold_is_refused(root: Path, cache: Pat
     ],
 )
 def test_a_specification_that_makes_no_sense_is_refused(
-    file: str, text: str, code: str, root: Path, cache: Path
+    file: str, text: str, code: str, root: Path, cache: Path, tools: Toolchain
 ) -> None:
     (root / "models" / NAME / file).write_text(text)
     with pytest.raises(CompileError) as caught:
-        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache, tools=tools)
     assert caught.value.code == code
 
 
-def test_a_file_that_is_no_model_is_malformed(root: Path, cache: Path) -> None:
+def test_a_file_that_is_no_model_is_malformed(root: Path, cache: Path, tools: Toolchain) -> None:
     (root / "models" / NAME / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(Malformed, match=r"model\.not_onnx"):
-        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache)
+        compile_model(root / "models" / NAME / "model.onnx", root / "out", cache=cache, tools=tools)

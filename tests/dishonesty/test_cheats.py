@@ -46,16 +46,14 @@ EXPECTED = {
     "swapped_input": _refuted("ezkl.input"),
     "replayed_proof": _refuted("ezkl.tag"),
     "proof_of_a_look_alike": _refuted("ezkl.proof"),
-    "own_verifying_key": _refuted("ezkl.proof"),
+    "own_verifying_key": _asks("ezkl.collateral", NeedKind.BUNDLE, State.CLAIMED),
     "trailing_bytes": _refuted("ezkl.proof_length"),
     "cheap_model": _refuted("replay.mismatch"),
     "no_proof_where_one_is_due": _refuted("claim.no_evidence"),
     "equivocation": _untouched("claim.equivocation", PROVIDER),
     "overcharging": _untouched("claim.amount", PROVIDER, State.FUNDED),
     "late_claim": _untouched("escrow.too_late", PROVIDER, State.FUNDED),
-    "claim_after_declining": Outcome(
-        frozenset({("escrow.decided", NOBODY)}), State.REFUNDED, BondState.FREE
-    ),
+    "claim_after_declining": Outcome(frozenset({("escrow.decided", NOBODY)}), State.REFUNDED, BondState.FREE),
     # somebody on the way
     "others_job_claim": _asks("claim.other_job", NeedKind.CLAIM, State.FUNDED),
     "unsigned_claim": _untouched("claim.signature", NOBODY, State.FUNDED),

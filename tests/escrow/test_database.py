@@ -11,7 +11,16 @@ import pytest
 
 from escrow_builders import OPERATOR, START, USDC, Scene, refused
 from proofhold.errors import Misuse
-from proofhold.escrow import EscrowFailure, Ruling, SqliteEscrow, create_home, database, open_home
+from proofhold.escrow import (
+    EscrowFailure,
+    LedgerRail,
+    Ruling,
+    SqliteEscrow,
+    create_home,
+    database,
+    ledger,
+    open_home,
+)
 from proofhold.escrow.database import migrations
 
 
@@ -59,7 +68,7 @@ def test_another_file_is_no_escrow(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        f"UPDATE schema_version SET digest = '{'0' * 64}'",
+        "UPDATE schema_version SET digest = 'another'",
         "INSERT INTO schema_version VALUES (2, '0002_later.sql', 'x')",
         "UPDATE schema_version SET version = 7",
     ],
@@ -100,8 +109,6 @@ def test_migrations_are_numbered_without_gaps_and_change_nothing_once_released()
     ],
 )
 def test_the_file_itself_keeps_what_happened(scene: Scene, folder: Path, statement: str) -> None:
-    from proofhold.escrow import LedgerRail
-
     scene.apply(scene.claimed(), Ruling.RELEASE)
     scene.escrow.pump(LedgerRail(), now=START)
     connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
@@ -123,14 +130,12 @@ def test_a_busy_file_is_a_refusal(scene: Scene, folder: Path, monkeypatch: pytes
 
 
 def test_what_trips_half_way_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    from proofhold.escrow import moves
-
     def trip(*_: object, **__: object) -> None:
         raise RuntimeError("the process trips")
 
     job, before = scene.draft(), scene.escrow.balances()
     with monkeypatch.context() as patch:
-        patch.setattr(moves.ledger, "transfer", trip)
+        patch.setattr(ledger, "transfer", trip)
         with pytest.raises(RuntimeError):
             scene.escrow.fund(job, now=START)
     assert scene.escrow.balances() == before

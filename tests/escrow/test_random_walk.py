@@ -135,7 +135,7 @@ class Walk:
         assert sum(b.amount for b in balances) == 0
         assert all(b.amount >= 0 for b in balances if b.account.kind is not AccountKind.OUTSIDE)
         assert len(self.rail.paid) == len(set(self.rail.paid)), "paid twice"
-        for hold in self.holds[-8:]:
+        for hold in self.holds[-4:]:
             state = self.scene.escrow.hold(hold.id).capture(0).state
             if state.is_decided:
                 assert self.sides.setdefault(hold.id, state in RELEASE_SIDE) == (state in RELEASE_SIDE)
@@ -156,7 +156,7 @@ class Walk:
 
 
 @settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

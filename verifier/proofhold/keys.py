@@ -188,10 +188,17 @@ D = TypeVar("D", bound=SignedDocument)
 
 @dataclass(frozen=True, slots=True)
 class Signed(Generic[D]):
-    """A document together with the envelope that it came in."""
+    """A document together with the envelope that it came in. One that says something else cannot be built."""
 
     document: D
     envelope: Envelope
+
+    def __post_init__(self) -> None:
+        # Whoever judges reads the document, and the signatures are over the envelope's bytes.
+        if canonical.encode(self.document.to_json()) != self.envelope.payload:
+            raise Misuse(f"this {self.document.FORMAT} is not the one in its envelope")
+        if self.envelope.payload_type != self.document.PAYLOAD_TYPE:
+            raise Misuse(f"an envelope of {self.envelope.payload_type} holds no {self.document.FORMAT}")
 
     @classmethod
     def new(cls, document: D, *signers: SigningKey) -> Signed[D]:

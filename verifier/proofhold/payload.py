@@ -55,6 +55,9 @@ class Tensor:
             raise Misuse(f"a tensor's name has 1 to {MAX_NAME_CHARS} characters")
         if len(self.shape) > MAX_RANK or any(size < 0 for size in self.shape):
             raise Misuse(f"tensor {self.name!r}: shape {self.shape}, expected rank at most {MAX_RANK}")
+        if math.prod(size or 1 for size in self.shape) > MAX_PAYLOAD_BYTES:
+            # An empty tensor takes no bytes, but numpy refuses a shape whose other sizes overflow.
+            raise Misuse(f"tensor {self.name!r}: shape {self.shape} has too many elements")
         expected = math.prod(self.shape) * ITEM_BYTES[self.dtype]
         if len(self.data) != expected:
             raise Misuse(f"tensor {self.name!r}: {len(self.data)} bytes, expected {expected} for its shape")

@@ -231,7 +231,7 @@ def _essence(
         "policy": judgement.policy,
         "now": judgement.now,
         "inputs": [bundle, [[a.kind, a.digest] for a in answers], list(locks)],
-        "findings": sorted(findings),
+        "findings": sorted(findings, key=canonical.encode),
         "reasons": sorted([r.code, r.fault, "measured" if r.measured else "fact"] for r in judgement.reasons),
         "needs": sorted([n.kind, n.subject] for n in needs),
     }

@@ -12,7 +12,7 @@ import os
 import queue
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
@@ -30,6 +30,7 @@ START_ALLOWANCE_S = 20.0
 TASKS_PER_WORKER = 1000
 """A worker is replaced after so many tasks: what native code leaks stays bounded."""
 MAX_MESSAGE_BYTES = 256 * 2**20
+MAX_PARTS = 64
 
 OK, RAISED = b"\x00", b"\x01"
 
@@ -157,29 +158,41 @@ class _Worker:
         self._pipe: Connection[bytes, bytes] | None = None
 
     def run(self, name: str, parts: tuple[bytes, ...], deadline_s: float) -> bytes:
-        pipe = self._pipe
-        if pipe is None or self._left == 0 or self._process is None or self._process.poll() is not None:
+        pipe, process = self._pipe, self._process
+        if pipe is None or process is None or self._left == 0 or process.poll() is not None:
             self.stop()
-            pipe = self._start()
+            pipe, process = self._start()
             deadline_s += START_ALLOWANCE_S
         self._left -= 1
-        finished = False
+        late, finished = threading.Event(), False
+
+        def expire() -> None:
+            late.set()
+            process.kill()
+
+        # Not only a time to wait for an answer: a worker that was taken over may stop in the middle of one.
+        timer = threading.Timer(deadline_s, expire)
+        timer.start()
         try:
-            until = time.monotonic() + deadline_s
             send_parts(pipe, name.encode(), str(deadline_s).encode(), *parts)
-            if not pipe.poll(max(0.0, until - time.monotonic())):
-                raise WorkerTimedOut(f"no result within {deadline_s:g} s")
             status, *values = receive_parts(pipe)
+            expected = {OK: 1, RAISED: 2}.get(status)
+            if len(values) != expected:
+                raise ValueError("not an answer")
             finished = True
-        except (EOFError, OSError) as error:
-            raise WorkerDied(f"the worker ended ({self._exit_status()})") from error
+        except (EOFError, OSError, ValueError) as error:
+            if late.is_set():
+                raise WorkerTimedOut(f"no result within {deadline_s:g} s") from error
+            raise WorkerDied(f"the worker ended or spoke nonsense ({self._exit_status()})") from error
         finally:
+            timer.cancel()
+            timer.join()
             # Also on KeyboardInterrupt: a worker with half a task in it would answer the next one wrongly.
-            if not finished:
+            if not finished or late.is_set():
                 self.stop()
         if status == OK:
             return values[0]
-        raise TaskRaised(values[0].decode(), values[1].decode())
+        raise TaskRaised(*(value.decode(errors="replace") for value in values))
 
     def stop(self) -> None:
         if self._pipe is not None:
@@ -189,9 +202,16 @@ class _Worker:
             self._process.wait()
         self._pipe = self._process = None
 
-    def _start(self) -> Connection[bytes, bytes]:
+    def _start(self) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
+        try:
+            self._pipe, self._process = self._spawn()
+        except OSError as error:
+            raise WorkerDied(f"no worker could be started: {error.strerror}") from error
+        self._left = self._tasks
+        return self._pipe, self._process
+
+    def _spawn(self) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
         ours, theirs = Pipe(duplex=True)
-        self._pipe = ours
         environment = dict(os.environ)
         if self._threads is not None:
             environment |= {"RAYON_NUM_THREADS": str(self._threads), "OMP_NUM_THREADS": str(self._threads)}
@@ -201,7 +221,7 @@ class _Worker:
         command = [sys.executable, "-P", "-m", "proofhold.runner_worker", str(theirs.fileno()), limit]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -209,14 +229,13 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
                 env=environment,
             )
-        self._left = self._tasks
-        return ours
+        return ours, process
 
     def _exit_status(self) -> str:
         if self._process is None:
             return "never started"
         try:
-            return f"exit status {self._process.wait(timeout=5)}"
+            return f"exit status {self._process.wait(timeout=1)}"
         except subprocess.TimeoutExpired:
             return "still running"
 
@@ -229,8 +248,16 @@ def send_parts(pipe: Connection[bytes, bytes], *parts: bytes) -> None:
 
 
 def receive_parts(pipe: Connection[bytes, bytes]) -> list[bytes]:
-    """Receive what `send_parts` sent. Raises EOFError or OSError when the other side is gone."""
+    """Receive what `send_parts` sent.
+
+    Raises:
+        EOFError: the other side is gone; or OSError.
+        ValueError: it sent something else.
+
+    """
     count = int(pipe.recv_bytes(32))
+    if not 0 < count <= MAX_PARTS:
+        raise ValueError(f"{count} parts, expected 1 to {MAX_PARTS}")
     return [pipe.recv_bytes(MAX_MESSAGE_BYTES) for _ in range(count)]
 
 

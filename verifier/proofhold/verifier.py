@@ -200,6 +200,9 @@ class Verifier:
         if entry is None:
             text = "the job's model is not in this verifier's catalogue"
             return Reason("catalogue.unknown_model", text, Fault.VERIFIER, job.model.onnx, "a known model")
+        if not entry.locks:
+            text = "no audited lock of the job's model is in this verifier's catalogue"
+            return Reason("catalogue.no_lock", text, Fault.VERIFIER, entry.name, "an audited lock")
         ours = (
             entry.circuit.lock.digest if entry.circuit else None,
             entry.replay.digest if entry.replay else None,

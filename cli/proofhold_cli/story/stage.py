@@ -6,7 +6,7 @@ hand so that deadlines pass, and the money.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from proofhold.receipt import Receipt
 from proofhold.runner import Runner
 from proofhold.settlement import Decision, fund, verify_and_settle
 from proofhold.standard import standard_verifier
+from proofhold_cli.progress import steps
 
 PRICE = USDC.parse("0.5")
 BOND = USDC.parse("1")
@@ -83,7 +84,6 @@ class Stage:
     runner: Runner
     prover: Prover
     clock: SimulatedClock
-    on_step: Callable[[str], None] = lambda _: None
     kept: list[Kept] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -119,9 +119,10 @@ class Stage:
     def respond(self, funded: Funded, *, prove: bool) -> Bundle:
         """Answer honestly."""
         prover = self.prover if prove else None
-        return respond(
-            funded.job, funded.payload, funded.entry, self.provider, prover=prover, on_step=self.on_step
-        )
+        with steps() as on_step:
+            return respond(
+                funded.job, funded.payload, funded.entry, self.provider, prover=prover, on_step=on_step
+            )
 
     def sign(self, funded: Funded, output: Payload, evidence: tuple[Evidence, ...] = ()) -> Bundle:
         """Sign whatever is claimed, true or not: what a dishonest provider does."""

@@ -88,6 +88,10 @@ class EzklBackend:
         if circuit is None:
             text = f"no audited circuit of {entry.name} is in this catalogue"
             return _unclear("ezkl.no_circuit", text, Fault.VERIFIER, Need(NeedKind.LOCK))
+        if evidence.collateral:
+            # The claim does not name collateral, so anyone may have hung it on: a bundle has one content.
+            text = "a proof takes no collateral"
+            return _unclear("ezkl.collateral", text, Fault.NOBODY, Need(NeedKind.BUNDLE))
         try:
             proof = ZkProof.decode(evidence.body)  # step 1
         except Malformed as error:

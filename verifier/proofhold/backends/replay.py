@@ -43,7 +43,7 @@ from proofhold.job import REPLAY_KIND as KIND
 from proofhold.locks import ReplayLock
 from proofhold.payload import Payload, Tensor, Tensors, decode_payload, encode_payload
 from proofhold.runner import Runner, RunnerError
-from proofhold.sampling import commitment, is_drawn, seed
+from proofhold.sampling import SECRET_BYTES, commitment, is_drawn, seed
 
 RUN_DEADLINE_S = 120.0
 
@@ -169,7 +169,8 @@ def _revealed(answers: Sequence[Answer], nonce: str, expected: str) -> bytes | U
     """Find the secret that opens the job's commitment among the answers (step 2)."""
     reveals = [answer.body for answer in answers if answer.kind is NeedKind.REVEAL]
     for secret in reveals:
-        if commitment(bytes.fromhex(nonce), secret) == expected:
+        # An answer comes from anyone; of another length it is no secret, and `commitment` would raise.
+        if len(secret) == SECRET_BYTES and commitment(bytes.fromhex(nonce), secret) == expected:
             return secret
     if not reveals:
         text = "whether this job is drawn depends on the secret that the verifier committed to"

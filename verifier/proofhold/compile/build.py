@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from proofhold.audited import AUDITED_FILE_NAME, Audited
@@ -33,6 +34,7 @@ def compile_model(
     visibility: Visibility | None = None,
     ceremony: tuple[Digest, str] | None = None,
     cache: Path | None = None,
+    tools: Toolchain | None = None,
     on_step: OnStep = lambda _: None,
 ) -> CircuitLock:
     """Compile a model, write its circuit folder, and list both locks as audited.
@@ -46,6 +48,7 @@ def compile_model(
         visibility: refused unless inputs and outputs are public and parameters fixed.
         ceremony: digest and label of an imported SRS; the unsafe development SRS unless given.
         cache: replaces the user's cache folder.
+        tools: workers that stay open; it starts its own unless given.
         on_step: is told in words what happens next.
 
     Raises:
@@ -61,7 +64,10 @@ def compile_model(
     check_name(name)
     published = read_model(model_path)
     specification = Specification.read(specification_path or model_path.parent / SPECIFICATION_FILE_NAME)
-    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder, Toolchain() as tools:
+    with (
+        tempfile.TemporaryDirectory(prefix="proofhold-") as folder,
+        nullcontext(tools) if tools else Toolchain() as workers,
+    ):
         built = build(
             published,
             specification,
@@ -69,7 +75,7 @@ def compile_model(
             name=name,
             run_args=run_args,
             srs_for_k=srs_source(ceremony, cache),
-            tools=tools,
+            tools=workers,
             on_step=on_step,
         )
         keep_proving_key(built, cache=cache)

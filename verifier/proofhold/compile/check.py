@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,7 @@ from proofhold.catalogue import (
     read_audited,
 )
 from proofhold.compile.build import accept, read_model
-from proofhold.compile.circuit import DEFAULT_RUN_ARGS, Built, OnStep, build
+from proofhold.compile.circuit import Built, OnStep, build
 from proofhold.compile.errors import CompileError
 from proofhold.compile.provingkey import keep_proving_key
 from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification
@@ -70,12 +71,13 @@ def check(
     *,
     accept_locks: bool = False,
     cache: Path | None = None,
+    tools: Toolchain | None = None,
     on_step: OnStep = lambda _: None,
 ) -> list[Difference]:
     """Recompile each named circuit and compare everything pinned with what comes out.
 
     With `accept_locks`, the locks of a circuit without any difference are listed as audited; without, a lock
-    that is not listed is a difference.
+    that is not listed is a difference. `tools` lends workers that stay open; otherwise it starts its own.
 
     Raises:
         Misuse: a name that is no circuit under `root`.
@@ -88,9 +90,9 @@ def check(
         if name not in known:
             raise Misuse(f"no circuit {name!r} under {root}; there are: {', '.join(known) or 'none'}")
     differences = []
-    with Toolchain() as tools:
+    with nullcontext(tools) if tools else Toolchain() as workers:
         for name in names:
-            differences += _check_one(name, root, accept_locks, tools, cache, _prefixed(name, on_step))
+            differences += _check_one(name, root, accept_locks, workers, cache, _prefixed(name, on_step))
     return differences
 
 
@@ -104,11 +106,12 @@ def _check_one(
     folder, model_folder = root / CIRCUITS_FOLDER / name, root / MODELS_FOLDER / name
     differences: list[Difference] = []
     circuit, replay = _read_locks(name, folder, differences)
-    if circuit is not None:
-        differences += _check_files(circuit, folder)
-        if circuit.ezkl_version != version("ezkl"):
-            # Another version may give the same keys: it is a difference all the same.
-            differences.append(Difference(name, "ezkl_version", circuit.ezkl_version, version("ezkl")))
+    if circuit is None:
+        return differences  # The run arguments are in the lock: there is nothing to compile again.
+    differences += _check_files(circuit, folder)
+    if circuit.ezkl_version != version("ezkl"):
+        # Another version may give the same keys: it is a difference all the same.
+        differences.append(Difference(name, "ezkl_version", circuit.ezkl_version, version("ezkl")))
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
         try:
             built = build(
@@ -116,7 +119,7 @@ def _check_one(
                 Specification.read(model_folder / SPECIFICATION_FILE_NAME),
                 Path(temporary),
                 name=name,
-                run_args=circuit.run_args if circuit else DEFAULT_RUN_ARGS,
+                run_args=circuit.run_args,
                 srs_for_k=lambda k: _srs_of(circuit, k, cache),
                 tools=tools,
                 on_step=on_step,
@@ -130,7 +133,7 @@ def _check_one(
         if not differences:
             # The work is done; a provider on this machine need not do it again.
             keep_proving_key(built, cache=cache)
-    locks = [lock for lock in (circuit, replay) if lock is not None]
+    locks: list[CircuitLock | ReplayLock] = [circuit] if replay is None else [circuit, replay]
     if accept_locks and not differences:
         accept(root / CIRCUITS_FOLDER, *locks)
     audited = read_audited(root)
@@ -175,11 +178,11 @@ def _check_files(circuit: CircuitLock, folder: Path) -> Iterator[Difference]:
 
 
 def _compare(
-    name: str, circuit: CircuitLock | None, replay: ReplayLock | None, built: Built, folder: Path
+    name: str, circuit: CircuitLock, replay: ReplayLock | None, built: Built, folder: Path
 ) -> Iterator[Difference]:
     """Compare both locks, field by field, and the settings, with those of the new compilation."""
     for what, pinned, made in (("circuit", circuit, built.circuit), ("replay", replay, built.replay)):
-        if pinned is not None and made is not None:
+        if pinned is not None:
             old, new = json.loads(pinned.encode()), json.loads(made.encode())
             for field, before, after in _fields(old, new, ""):
                 # Said before, with words of its own.
@@ -210,9 +213,9 @@ def _same_measurement(field: str, before: Any, after: Any) -> bool:
     return measured and math.isclose(before, after, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_FLOOR)
 
 
-def _srs_of(circuit: CircuitLock | None, k: int, cache: Path | None) -> Srs:
+def _srs_of(circuit: CircuitLock, k: int, cache: Path | None) -> Srs:
     """Give the SRS of the kind that the lock pins, of the size that the new circuit takes."""
-    if circuit is None or circuit.srs.kind is SrsKind.UNSAFE_DEV:
+    if circuit.srs.kind is SrsKind.UNSAFE_DEV:
         return dev_srs(k, cache=cache)
     return find_ceremony(circuit.srs.digest, label=circuit.srs.label, cache=cache)
 

@@ -64,13 +64,18 @@ def check_well_formed(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.checker.check_model(model, full_check=False)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise Malformed("model.invalid", f"onnx refuses the model: {_first_line(error)}") from error
-    _check_weights(model)
+    _check_weights(graphs)
     return model
 
 
-def _check_weights(model: onnx.ModelProto) -> None:
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
+def _check_weights(graphs: list[onnx.GraphProto]) -> None:
+    for tensor in _tensors(graphs):
+        if tensor.data_type == TensorProto.UNDEFINED:
+            continue  # An attribute that holds no tensor.
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, LookupError) as error:
+            raise Malformed("model.invalid", f"tensor {tensor.name[:80]!r}: {_first_line(error)}") from error
         # ezkl's quantiser turns NaN into 0 without a word.
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise CompileError(

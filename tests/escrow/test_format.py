@@ -1,0 +1,97 @@
+"""docs/formats/escrow.md says what the code does, and a file of schema 1 stays readable."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import proofhold.escrow
+from escrow_builders import memory_folder
+from proofhold.escrow import BondState, SqliteEscrow, State
+from proofhold.escrow.database import APPLICATION_ID, migrations
+from proofhold.escrow.states import BOND_TABLE, TABLE
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/formats/escrow.md").read_text()
+FIXTURE = ROOT / "tests/fixtures/v1/escrow.sql"
+
+
+def states_in_words() -> Iterator[str]:
+    yield "| from | event | to | by | guard | timer | bond |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in TABLE:
+        timer = "" if row.timer is None else row.timer
+        source = row.source or "–"
+        yield f"| {source} | {row.event} | {row.target} | {row.by} | {row.guard} | {timer} | {row.bond} |"
+
+
+def bonds_in_words() -> Iterator[str]:
+    yield "| from | event | to | when | timer |"
+    yield "|---|---|---|---|---|"
+    for row in BOND_TABLE:
+        timer = "" if row.timer is None else row.timer
+        yield f"| {row.source or '–'} | {row.event} | {row.target} | {row.guard} | {timer} |"
+
+
+def test_the_page_holds_both_tables_as_they_are() -> None:
+    assert "\n".join(states_in_words()) in PAGE
+    assert "\n".join(bonds_in_words()) in PAGE
+
+
+def test_the_page_names_every_table_and_column(folder: Path) -> None:
+    SqliteEscrow.create(folder / "escrow.db", escrow="mine").close()
+    connection = sqlite3.connect(folder / "escrow.db")
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert len(tables) == 15
+    for table in tables:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{table}` |")), "")
+        assert row, f"no row for {table}"
+        assert re.findall(r"`(\w+)`", row.split("|")[2]) == columns
+    connection.close()
+
+
+def test_the_page_lists_every_code() -> None:
+    folder = Path(proofhold.escrow.__file__).parent
+    source = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    raised = set(re.findall(r"(?:Refused|EscrowFailure)\(\s*\"([a-z_.]+)\"", source))
+    raised |= set(re.findall(r"\"(escrow\.decided)\" if", source)) | {"escrow.wrong_state"}
+    listed = set(re.findall(r"^\| `((?:escrow|job|claim|decline|resolution)\.[a-z_]+)`", PAGE, re.MULTILINE))
+    assert raised == listed
+
+
+def test_the_page_pins_the_migrations() -> None:
+    for migration in migrations():
+        assert f"`{migration.name}` | `{migration.digest}`" in PAGE
+
+
+@pytest.fixture
+def restored() -> Iterator[SqliteEscrow]:
+    """An escrow as the first version wrote it. (A dump, so that people can read what is kept here.)"""
+    with memory_folder() as folder:
+        connection = sqlite3.connect(folder / "escrow.db")
+        connection.executescript(FIXTURE.read_text())
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.close()
+        with SqliteEscrow.open(folder / "escrow.db") as escrow:
+            yield escrow
+
+
+def test_a_file_of_schema_1_opens_and_goes_on(restored: SqliteEscrow) -> None:
+    assert restored.audit() == ()
+    owners = [b.account.owner for b in restored.balances() if b.account.kind == "hold"]
+    records = [restored.hold(owner) for owner in owners]
+    assert {record.capture(0).state for record in records} == {
+        *(State.RELEASED, State.REFUNDING, State.DISPUTED, State.CLAIMED, State.FUNDED),
+        State.RECONCILE_RELEASE,
+    }
+    assert {record.bond.state for record in records} == {
+        *(BondState.FREE, BondState.FROZEN, BondState.RESERVED)
+    }
+    for _ in range(4):
+        restored.run_timers(max(record.funded_at for record in records) + 10**6)
+    assert restored.audit() == ()
