@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 
 from proofhold.catalogue import Catalogue, Circuit, Entry
-from proofhold.core import Answer, Evidence, Finding, NeedKind, Reason, Refuted, Unclear, Verdict
+from proofhold.core import (
+    Answer,
+    Check,
+    Evidence,
+    Finding,
+    NeedKind,
+    Offer,
+    Reason,
+    Refuted,
+    Unclear,
+    Verdict,
+)
 from proofhold.drafting import USDC
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Delivery, Job, NamedEvidence, OnnxModel
@@ -237,3 +248,33 @@ def said(judged: Verdict | Refuted | Unclear | Finding | Sequence[Reason]) -> se
         return set()
     reasons = judged if isinstance(judged, Sequence) else judged.reasons
     return {(reason.code, reason.fault.value) for reason in reasons}
+
+
+class SayingBackend:
+    """Judges whatever it is asked about in one and the same way, and remembers what it was asked."""
+
+    def __init__(self, kind: str, says: Check, *, offers: tuple[Offer, ...] = ()) -> None:
+        self._kind, self.says, self._offers = kind, says, offers
+        self.asked: list[tuple[Evidence | None, Exchange, Entry, tuple[Answer, ...], int]] = []
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    def accepts(self, payload: Payload) -> bool:
+        return isinstance(payload, Tensors)
+
+    def offers(self, entry: Entry | None) -> tuple[Offer, ...]:
+        return self._offers
+
+    def check(
+        self,
+        evidence: Evidence | None,
+        exchange: Exchange,
+        entry: Entry,
+        *,
+        answers: Sequence[Answer],
+        now: int,
+    ) -> Check:
+        self.asked.append((evidence, exchange, entry, tuple(answers), now))
+        return self.says

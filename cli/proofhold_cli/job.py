@@ -15,7 +15,7 @@ def job_group() -> None:
     """Draft the job that buyer and provider sign."""
 
 
-@job_group.command("input")
+@job_group.command("input", epilog="\b\n$ proofhold job input --model digits --sample 0 --out input.json")
 @click.option("--model", required=True, help="The model's name in the catalogue.")
 @click.option("--sample", type=click.IntRange(min=0), help="Take the model's held-out sample of this number.")
 @click.option("--values", "values_file", type=FILE, help='A JSON file such as {"pixels": [0.0, 0.375, …]}.')
@@ -24,11 +24,7 @@ def job_group() -> None:
 def input_command(
     model: str, sample: int | None, values_file: Path | None, out_file: Path, root: Path | None
 ) -> None:
-    """Write an input payload for a model: one of its samples, or numbers of your own.
-
-    \b
-    $ proofhold job input --model digits --sample 0 --out input.json
-    """
+    """Write an input payload for a model: one of its samples, or numbers of your own."""
     import json
 
     from proofhold.catalogue import MODELS_FOLDER, Catalogue

@@ -15,16 +15,11 @@ def keys_group() -> None:
     """Make Ed25519 keys and say which verifiers to trust."""
 
 
-@keys_group.command("new")
+@keys_group.command("new", epilog="\b\n$ proofhold keys new verifier.pem\ned25519:...")
 @click.argument("file", type=FILE)
 @json_option
 def new(file: Path, as_json: bool) -> None:
-    """Make a key, write its private part to FILE (mode 0600, never over an existing one), print its name.
-
-    \b
-    $ proofhold keys new verifier.pem
-    ed25519:...
-    """
+    """Make a key, write its private part to FILE (mode 0600, never over an existing one), print its name."""
     from proofhold.keys import SigningKey
 
     key = SigningKey.generate()

@@ -309,7 +309,7 @@ def _tensor(*numbers: float) -> Tensor:
         (_tensor(0.0, 0.0), _tensor(3.0, 4.0), 1.0),
         (_tensor(0.0), _tensor(0.0), 0.0),
         (_tensor(-0.0), _tensor(0.0), 0.0),
-        (_tensor(1e-300), _tensor(0.0), math.inf),
+        (_tensor(1e-100), _tensor(0.0), math.inf),
         (_tensor(math.nan), _tensor(1.0), math.inf),
         (_tensor(1.0), _tensor(math.nan), math.inf),
         (_tensor(math.inf), _tensor(math.inf), math.inf),
