@@ -125,6 +125,13 @@ def proved() -> Bundle:
     return Bundle.decode(PROVED_BUNDLE.read_bytes())
 
 
+def proved_input() -> Tensors:
+    """The fixture's input."""
+    payload = proved().exchange.input
+    assert isinstance(payload, Tensors)
+    return payload
+
+
 @functools.cache
 def proof() -> ZkProof:
     """The fixture's proof."""

@@ -13,33 +13,10 @@ import proofhold.escrow
 from escrow_builders import memory_folder
 from proofhold.escrow import BondState, SqliteEscrow, State
 from proofhold.escrow.database import APPLICATION_ID, migrations
-from proofhold.escrow.states import BOND_TABLE, TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/formats/escrow.md").read_text()
 FIXTURE = ROOT / "tests/fixtures/v1/escrow.sql"
-
-
-def states_in_words() -> Iterator[str]:
-    yield "| from | event | to | by | guard | timer | bond |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in TABLE:
-        timer = "" if row.timer is None else row.timer
-        source = row.source or "–"
-        yield f"| {source} | {row.event} | {row.target} | {row.by} | {row.guard} | {timer} | {row.bond} |"
-
-
-def bonds_in_words() -> Iterator[str]:
-    yield "| from | event | to | when | timer |"
-    yield "|---|---|---|---|---|"
-    for row in BOND_TABLE:
-        timer = "" if row.timer is None else row.timer
-        yield f"| {row.source or '–'} | {row.event} | {row.target} | {row.guard} | {timer} |"
-
-
-def test_the_page_holds_both_tables_as_they_are() -> None:
-    assert "\n".join(states_in_words()) in PAGE
-    assert "\n".join(bonds_in_words()) in PAGE
 
 
 def test_the_page_names_every_table_and_column(folder: Path) -> None:

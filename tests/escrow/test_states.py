@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from proofhold.escrow.states import (
@@ -14,6 +17,7 @@ from proofhold.escrow.states import (
     BondState,
     By,
     State,
+    Timer,
     bond_move,
     move,
     moves_from,
@@ -127,3 +131,39 @@ def test_lookups_agree_with_the_table() -> None:
     for state in State:
         for event in {row.event for row in TABLE}:
             assert (move(state, event) is not None) == ((state, event) in possible)
+
+
+@pytest.mark.parametrize(
+    ("state", "timers"),
+    [
+        (State.FUNDED, {Timer.CLAIM}),
+        (State.VERIFYING, {Timer.LEASE, Timer.VERIFICATION}),
+        (State.RELEASING, set()),
+        (State.REFUNDED, set()),
+    ],
+)
+def test_timers_of_a_state(state: State, timers: set[Timer]) -> None:
+    assert set(timers_of(state)) == timers
+
+
+def states_in_words() -> Iterator[str]:
+    yield "| from | event | to | by | guard | timer | bond |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in TABLE:
+        timer = "" if row.timer is None else row.timer
+        source = row.source or "–"
+        yield f"| {source} | {row.event} | {row.target} | {row.by} | {row.guard} | {timer} | {row.bond} |"
+
+
+def bonds_in_words() -> Iterator[str]:
+    yield "| from | event | to | when | timer |"
+    yield "|---|---|---|---|---|"
+    for row in BOND_TABLE:
+        timer = "" if row.timer is None else row.timer
+        yield f"| {row.source or '–'} | {row.event} | {row.target} | {row.guard} | {timer} |"
+
+
+def test_the_format_page_holds_both_tables_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats/escrow.md").read_text()
+    assert "\n".join(states_in_words()) in page
+    assert "\n".join(bonds_in_words()) in page

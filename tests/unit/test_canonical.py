@@ -14,12 +14,10 @@ from proofhold import canonical
 from proofhold.errors import Malformed, Misuse
 
 SAFE = 2**53 - 1
+# A whole float of 2^53 or more is written as an integer that no parser takes back.
+floats = st.floats(-SAFE, SAFE, allow_nan=False)
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-SAFE, SAFE)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers(-SAFE, SAFE) | floats | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -61,7 +59,6 @@ def test_what_json_cannot_say_is_misuse(value: Any) -> None:
         (b"-Infinity", "thing.not_json"),
         (b'{"a":1,"a":1}', "thing.not_json"),
         (b'{"a":{"b":1,"b":2}}', "thing.not_json"),
-        (b"[" * 5000 + b"]" * 5000, "thing.not_json"),
         (b"9" * 5000, "thing.not_json"),
         (b" 1", "thing.not_canonical"),
         (b"1\n", "thing.not_canonical"),
@@ -103,3 +100,8 @@ def test_digests_are_separated_by_domain() -> None:
     assert canonical.digest("a/v1", b"x", b"y") == hashlib.sha256(b"a/v1xy").hexdigest()
     assert canonical.digest("a/v1", b"x") != canonical.digest("a/v2", b"x")
     assert canonical.file_digest(b"abc") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_nesting_that_python_does_not_survive() -> None:
+    """The last test of its file: what traces the tests for mutants does not outlive a RecursionError."""
+    assert code_of(b"[" * 5000 + b"]" * 5000) == "thing.not_json"

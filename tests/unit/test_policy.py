@@ -147,6 +147,19 @@ def test_of_several_ways_one_that_failed_blamelessly_clears_the_provider() -> No
     )
 
 
+def test_a_way_that_is_met_makes_good_for_one_that_luck_closed() -> None:
+    either = policy(AnyOf((ALWAYS_CHECKED, BY_PROOF)))
+    assert objections(either, PASSED_OVER, PROOF) == ()
+
+
+def test_a_way_that_luck_closed_only_in_part_does_not_clear_the_provider() -> None:
+    either = policy(AnyOf((BY_PROOF, Show((MODEL, OUTPUT), (PROVED, REEXECUTED)))))
+    reasons = objections(either, finding("replay", NOT_DRAWN, MODEL))
+    assert blamed(reasons)[-2:] == [("policy.not_drawn", Fault.NOBODY), ("policy.not_shown", Fault.PROVIDER)]
+    assert len(reasons) == 6
+    assert reasons[-2].expected == "proved or reexecuted"
+
+
 def test_blameless_evidence_is_nearer_than_evidence_that_blames() -> None:
     almost = finding("almost", REEXECUTED, MODEL, INPUT, OUTPUT)
     for order in ([almost, PASSED_OVER], [PASSED_OVER, almost]):

@@ -131,7 +131,7 @@ def test_at_rate_one_everything_is_drawn() -> None:
 
 
 def test_another_output_is_another_draw() -> None:
-    """The claim enters the seed: who knows the secret still cannot know the draw before the output is fixed."""
+    """The claim enters the seed: the secret alone does not tell what will be drawn."""
     secret = secret_that(True, lambda s: with_secret(s, HALF), HALF)
     outputs = [shifted(unproved().exchange.output, 0.001 * number) for number in range(20)]
     shown = {

@@ -119,7 +119,7 @@ def with_model(model: OnnxModel | Service) -> Bundle:
 def test_an_honest_proof_is_accepted_by_native_code() -> None:
     verdict = judge(proved(), using=runner())
     assert isinstance(verdict, Accepted)
-    assert dict(verdict.shown) == {prop: (Assurance.PROVED,) for prop in PROVED}
+    assert dict(verdict.shown) == dict.fromkeys(PROVED, (Assurance.PROVED,))
     assert verdict.not_shown == (Property.PROVIDER,)
 
 
@@ -286,7 +286,7 @@ def test_a_missing_lock_is_not_among_the_inputs() -> None:
 def test_a_catalogue_with_one_lock_only_takes_jobs_that_pin_just_that(lock: str) -> None:
     without = {"circuit": "replay", "replay": "circuit"}[lock]
     known = Catalogue((replace(entry(), **{without: None}),))  # type: ignore[arg-type]
-    model = replace(job_of(proved()).model, **{f"{without}_lock": None})  # type: ignore[type-var, arg-type]
+    model = replace(job_of(proved()).model, **{f"{without}_lock": None})  # type: ignore[arg-type]
     verdict = judge(with_model(model), known=known)
     assert isinstance(verdict, Rejected | Inconclusive)
     assert not {code for code, _ in said(verdict)} & {"catalogue.lock_digest", "catalogue.no_lock"}

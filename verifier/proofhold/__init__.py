@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from proofhold.version import __version__
 
 if TYPE_CHECKING:
     from proofhold.catalogue import Catalogue, Entry
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from proofhold.verifier import Backend, Verifier
 
 __all__ = [
+    "__version__",
     "Accepted",
     "Answer",
     "Assurance",

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import proofhold
 from proofhold import canonical
 from proofhold.canonical import Digest, Json
 from proofhold.core import (
@@ -38,6 +37,7 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.job import MAX_CAPTURES, NAME_PATTERN
 from proofhold.keys import MAX_DOCUMENT_BYTES, Envelope, Key, SigningKey
 from proofhold.records import Record
+from proofhold.version import __version__
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -271,7 +271,7 @@ def predicate_of(verdict: Verdict) -> Json:
         "now": verdict.now,
         "outcome": _outcome_of(verdict),
         "policy": verdict.policy,
-        "proofhold": proofhold.__version__,
+        "proofhold": __version__,
         "reasons": [_reason_to_json(reason) for reason in verdict.reasons],
         "shown": {prop: list(words) for prop, words in verdict.shown.items()},
         "statement": _judged_to_json(verdict.statement),

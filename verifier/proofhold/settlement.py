@@ -223,7 +223,8 @@ def verify_and_settle(
     )
     decision = settle(hold_id, verdict, escrow=escrow, key=key, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:
-        escrow.end_verification(hold_id, seq, now=clock())
+        kept = escrow.end_verification(hold_id, seq, now=clock())
+        return replace(decision, state=kept.state)
     return decision
 
 

@@ -1,0 +1,236 @@
+"""Keys, signatures over typed documents, and who is trusted when."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from documents import BUYER, FIXTURES, NOW, PROVIDER, STRANGER, TRUST, VERIFIER
+from mutations import damaged, misfilled
+from proofhold import canonical
+from proofhold.errors import Malformed, Misuse
+from proofhold.keys import Envelope, SigningKey, TrustedKey, TrustStore, is_signature
+from proofhold.records import Record
+
+KIND = "application/vnd.proofhold.test+json"
+
+
+def test_a_key_is_that_of_rfc_8032() -> None:
+    key = SigningKey(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
+    assert key.public == "ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+    assert key.sign(b"").hex().startswith("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155")
+    assert repr(key) == f"SigningKey({key.public})"
+
+
+def test_a_seed_has_32_bytes() -> None:
+    with pytest.raises(Misuse, match="32 bytes, got 31"):
+        SigningKey(bytes(31))
+    assert SigningKey.generate().public != SigningKey.generate().public
+
+
+def test_a_private_key_is_written_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    BUYER.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SigningKey.load(path).public == BUYER.public
+    with pytest.raises(Misuse, match="cannot write the key"):
+        PROVIDER.save(path)
+    assert SigningKey.load(path).public == BUYER.public
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key.pem"
+    BUYER.save(path)
+    path.chmod(mode)
+    with pytest.raises(Misuse, match=f"got {mode:04o}: chmod 600"):
+        SigningKey.load(path)
+
+
+def test_another_file_is_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.touch(0o600)
+    for content in (b"", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(Misuse, match="no private key"):
+            SigningKey.load(path)
+    other = X25519PrivateKey.generate()
+    path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(Misuse, match="another kind of key"):
+        SigningKey.load(path)
+    with pytest.raises(Misuse, match="cannot read the key"):
+        SigningKey.load(tmp_path / "none")
+
+
+def test_signatures() -> None:
+    signature = BUYER.sign(b"message")
+    assert is_signature(BUYER.public, signature, b"message")
+    assert not is_signature(BUYER.public, signature, b"massage")
+    assert not is_signature(PROVIDER.public, signature, b"message")
+    assert not is_signature(BUYER.public, signature[:-1], b"message")
+    for name in ("", "ed25519:", BUYER.public.upper(), f"{BUYER.public}\n", f"x{BUYER.public}"):
+        assert not is_signature(name, signature, b"message")
+    assert not is_signature("ed25519:" + "00" * 32, bytes(64), b"message")
+
+
+def test_what_is_signed_is_the_encoding_of_dsse() -> None:
+    """The example of the DSSE specification."""
+    envelope = Envelope("http://example.com/HelloWorld", b"hello world")
+    expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    assert envelope.pre_authentication_encoding() == expected
+
+
+def test_the_type_is_part_of_what_is_signed() -> None:
+    signed = Envelope(KIND, b"{}").signed(BUYER)
+    assert signed.signers() == {BUYER.public}
+    assert Envelope(KIND + "x", b"{}", signed.signatures).signers() == frozenset()
+    assert Envelope(KIND, b"{ }", signed.signatures).signers() == frozenset()
+
+
+def test_the_order_of_signing_does_not_count() -> None:
+    one = Envelope(KIND, b"{}").signed(BUYER).signed(PROVIDER)
+    assert one == Envelope(KIND, b"{}").signed(PROVIDER).signed(BUYER)
+    assert one.signed(BUYER) is one
+    assert one.is_signed_by_exactly([PROVIDER.public, BUYER.public])
+    assert not one.is_signed_by_exactly([BUYER.public])
+    assert not one.is_signed_by_exactly([BUYER.public, PROVIDER.public, STRANGER.public])
+    assert not Envelope(KIND, b"{}").is_signed_by_exactly([BUYER.public])
+
+
+def test_a_bad_signature_beside_a_good_one_spoils_it() -> None:
+    good = Envelope(KIND, b"{}").signed(BUYER)
+    names = tuple(sorted([*good.signatures, (STRANGER.public, bytes(64))]))
+    assert not Envelope(KIND, b"{}", names).is_signed_by_exactly([BUYER.public])
+    assert not Envelope(KIND, b"{}", names).is_signed_by_exactly([BUYER.public, STRANGER.public])
+
+
+def read(data: bytes) -> Envelope:
+    value = canonical.decode(data, max_bytes=10**6, what="thing")
+    return Envelope.read(Record(value, what="thing"), KIND)
+
+
+def test_signatures_are_sorted_and_one_a_key() -> None:
+    envelope = Envelope(KIND, b"{}").signed(BUYER).signed(PROVIDER)
+    assert read(canonical.encode(envelope.to_json())) == envelope
+    for signatures in (envelope.signatures[::-1], (envelope.signatures[0],) * 2):
+        with pytest.raises(Malformed, match="each key once, in order"):
+            read(canonical.encode(Envelope(KIND, b"{}", signatures).to_json()))
+    many = Envelope(KIND, b"{}", tuple((f"ed25519:{i:064x}", bytes(64)) for i in range(9)))
+    with pytest.raises(Malformed, match="9 items, expected at most 8"):
+        read(canonical.encode(many.to_json()))
+
+
+def test_a_damaged_envelope_is_refused_or_not_signed() -> None:
+    envelope = Envelope(KIND, b'{"a":1}').signed(BUYER)
+    data = canonical.encode(envelope.to_json())
+    for changed in damaged(data, count=1000):
+        try:
+            got = read(changed)
+        except Malformed:
+            continue
+        assert got.signers() == frozenset()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.binary(max_size=50), st.sets(st.sampled_from([BUYER, PROVIDER, STRANGER])))
+def test_envelopes_come_back(payload: bytes, keys: set[SigningKey]) -> None:
+    envelope = Envelope(KIND, payload)
+    for key in keys:
+        envelope = envelope.signed(key)
+    assert read(canonical.encode(envelope.to_json())) == envelope
+    assert envelope.is_signed_by_exactly([key.public for key in keys])
+
+
+# --- trust -----------------------------------------------------------------------------------------------
+
+
+def test_version_1_of_the_trust_file() -> None:
+    data = (FIXTURES / "trust.json").read_bytes()
+    assert TrustStore.decode(data) == TRUST
+    assert TRUST.encode() == data
+
+
+def test_trust_has_an_interval() -> None:
+    start, end = NOW - 86_400, NOW + 86_400
+    assert [TRUST.trusts(VERIFIER.public, at) for at in (start - 1, start, end - 1, end)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert TRUST.trusts(STRANGER.public, start - 1)
+    assert not TRUST.trusts(STRANGER.public, start)
+    assert not TRUST.trusts(BUYER.public, NOW)
+
+
+def test_a_key_may_have_several_intervals() -> None:
+    store = TrustStore((TrustedKey(BUYER.public, "b", 0, 10),)).adding(TrustedKey(BUYER.public, "b", 20, 30))
+    assert [store.trusts(BUYER.public, at) for at in (5, 15, 25)] == [True, False, True]
+    with pytest.raises(Misuse, match="twice"):
+        store.adding(TrustedKey(BUYER.public, "b", 0, 10))
+
+
+def test_an_empty_store_cannot_be_built() -> None:
+    with pytest.raises(Misuse, match="1 to 1024 keys, got 0"):
+        TrustStore(())
+    with pytest.raises(Malformed, match=r"trust\.malformed"):
+        TrustStore.decode(b'{"keys":[],"version":1}')
+    with pytest.raises(Misuse, match="got 1025"):
+        TrustStore(tuple(TrustedKey(BUYER.public, "b", i, i + 1) for i in range(1025)))
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "start", "end"),
+    [
+        ("ed25519:00", "n", 0, 1),
+        (BUYER.public, "", 0, 1),
+        (BUYER.public, "n" * 129, 0, 1),
+        (BUYER.public, "a\x1b[2J", 0, 1),
+        (BUYER.public, "n", 5, 5),
+        (BUYER.public, "n", 6, 5),
+        (BUYER.public, "n", -1, 5),
+        (BUYER.public, "n", 0, 2**53),
+    ],
+)
+def test_what_cannot_be_trusted(key: str, name: str, start: int, end: int) -> None:
+    with pytest.raises(Misuse):
+        TrustedKey(key, name, start, end)
+    content = {"keys": [{"from": start, "key": key, "name": name, "until": end}], "version": 1}
+    if end < 2**53:
+        with pytest.raises(Malformed, match="trust: "):
+            TrustStore.decode(canonical.encode(content))
+
+
+def test_a_damaged_trust_file_is_refused_or_another() -> None:
+    data = TRUST.encode()
+    hostile = [
+        json.dumps(v, sort_keys=True, separators=(",", ":")).encode() for v in misfilled(json.loads(data))
+    ]
+    for changed in (*damaged(data, count=500), *hostile):
+        try:
+            store = TrustStore.decode(changed)
+        except Malformed:
+            continue
+        assert store.encode() == changed
+        assert store != TRUST
+
+
+def test_trust_files_are_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "trust.json"
+    TRUST.save(path)
+    TRUST.adding(TrustedKey(BUYER.public, "b", 0, 1)).save(path)
+    assert len(TrustStore.load(path).keys) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["trust.json"]
+    with pytest.raises(Misuse, match="cannot write the trust file"):
+        TRUST.save(tmp_path / "none" / "trust.json")
+    with pytest.raises(Misuse, match="cannot read the trust file"):
+        TrustStore.load(tmp_path / "none")

@@ -1,0 +1,390 @@
+"""The runner: whatever a task does to its process, the caller gets a result or an error, in bounded time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import runner_tasks
+from judging import REPOSITORY
+from proofhold.errors import Misuse
+from proofhold.runner import (
+    MAX_PARTS,
+    InlineRunner,
+    ProcessRunner,
+    RunnerError,
+    TaskRaised,
+    WorkerDied,
+    WorkerTimedOut,
+)
+
+SHORT_S = 0.4
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ProcessRunner]:
+    with ProcessRunner(1) as runner:
+        assert runner.run(runner_tasks.echo, b"warm") == b"warm"
+        yield runner
+
+
+@pytest.fixture
+def one(shared: ProcessRunner) -> ProcessRunner:
+    """A runner whose one worker is up: only a fresh one is given more time."""
+    shared.run(runner_tasks.echo)
+    return shared
+
+
+def works(runner: ProcessRunner) -> bool:
+    return runner.run(runner_tasks.echo, b"a", b"", b"c") == b"a||c"
+
+
+def gone(pid: int, within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if status == "Z":  # dead; whoever inherited it has not looked yet
+            return True
+        time.sleep(0.02)
+    return False
+
+
+# --- results --------------------------------------------------------------------------------------------
+
+
+def test_a_task_gets_its_parts_and_gives_its_bytes(one: ProcessRunner) -> None:
+    assert one.run(runner_tasks.echo, b"a", b"", bytes(range(256))) == b"a||" + bytes(range(256))
+    assert one.run(runner_tasks.echo) == b""
+
+
+def test_large_parts_go_through(one: ProcessRunner) -> None:
+    data = os.urandom(5 * 2**20)
+    assert one.run(runner_tasks.echo, data) == data
+
+
+def test_a_worker_is_another_process_and_serves_again(one: ProcessRunner) -> None:
+    first, second = one.run(runner_tasks.pid), one.run(runner_tasks.pid)
+    assert first == second
+    assert int(first) != os.getpid()
+
+
+def test_native_code_gets_one_thread_unless_told_otherwise(one: ProcessRunner) -> None:
+    assert one.run(runner_tasks.environment, b"RAYON_NUM_THREADS") == b"1"
+    assert one.run(runner_tasks.environment, b"OMP_NUM_THREADS") == b"1"
+    with ProcessRunner(threads=3) as three:
+        assert three.run(runner_tasks.environment, b"RAYON_NUM_THREADS") == b"3"
+
+
+def test_a_worker_is_replaced_after_its_share_of_tasks() -> None:
+    with ProcessRunner(tasks_per_worker=2) as runner:
+        counted = [runner.run(runner_tasks.count).split(b" of ") for _ in range(4)]
+    assert [number for number, _ in counted] == [b"1", b"2", b"1", b"2"]
+    assert len({process for _, process in counted}) == 2
+
+
+def test_a_worker_has_no_streams_of_ours(one: ProcessRunner, capfd: pytest.CaptureFixture[str]) -> None:
+    assert one.run(runner_tasks.shout) == b"heard nothing"
+    assert capfd.readouterr() == ("", "")
+
+
+# --- what a task can do to its process ------------------------------------------------------------------
+
+
+def test_a_hang_without_the_interpreters_lock_is_killed(one: ProcessRunner, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerTimedOut) as caught:
+        one.run(runner_tasks.hang_with_the_lock, str(tmp_path).encode(), deadline_s=SHORT_S)
+    assert caught.value.code == "runner.timeout"
+    assert SHORT_S <= time.monotonic() - began < 5
+    assert gone(int((tmp_path / "pid").read_text()), within_s=1)
+    assert works(one)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_death_by_signal_is_an_error(one: ProcessRunner, number: signal.Signals) -> None:
+    with pytest.raises(WorkerDied, match=f"exit status -{number.value}") as caught:
+        one.run(runner_tasks.die, str(number.value).encode())
+    assert caught.value.code == "runner.died"
+    assert works(one)
+
+
+def test_an_abort_is_an_error(one: ProcessRunner) -> None:
+    with pytest.raises(WorkerDied):
+        one.run(runner_tasks.abort)
+    assert works(one)
+
+
+def test_an_exit_past_the_interpreter_is_an_error(one: ProcessRunner) -> None:
+    with pytest.raises(WorkerDied, match="exit status 7"):
+        one.run(runner_tasks.leave)
+    assert works(one)
+
+
+def test_a_worker_that_died_while_idle_is_replaced(one: ProcessRunner) -> None:
+    process = int(one.run(runner_tasks.pid))
+    os.kill(process, signal.SIGKILL)
+    assert gone(process, within_s=2)
+    assert works(one)
+
+
+def test_an_exception_crosses_as_name_and_message(one: ProcessRunner) -> None:
+    with pytest.raises(TaskRaised) as caught:
+        one.run(runner_tasks.fail, b"why")
+    assert (caught.value.kind, str(caught.value), caught.value.code) == (
+        "ValueError",
+        "ValueError: why",
+        "runner.raised",
+    )
+    assert works(one)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        (runner_tasks.panic, "Panic"),
+        (runner_tasks.end, "SystemExit"),
+        (runner_tasks.interrupt, "KeyboardInterrupt"),
+    ],
+)
+def test_what_is_no_exception_is_an_error_too(one: ProcessRunner, task: object, kind: str) -> None:
+    before = one.run(runner_tasks.pid)
+    with pytest.raises(TaskRaised) as caught:
+        one.run(task)  # type: ignore[arg-type]
+    assert caught.value.kind == kind
+    assert one.run(runner_tasks.pid) == before
+
+
+def test_a_message_that_is_no_text_is_an_error(one: ProcessRunner) -> None:
+    with pytest.raises(TaskRaised):
+        one.run(runner_tasks.fail, b"\xff\xfe")
+    assert works(one)
+
+
+def test_a_message_is_cut(one: ProcessRunner) -> None:
+    with pytest.raises(TaskRaised) as caught:
+        one.run(runner_tasks.fail, b"x" * 100_000)
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_result_that_is_no_bytes_is_an_error(one: ProcessRunner) -> None:
+    with pytest.raises(WorkerDied):
+        one.run(runner_tasks.give_no_bytes)
+    assert works(one)
+
+
+def test_memory_is_limited() -> None:
+    with ProcessRunner(memory_bytes=512 * 2**20) as runner:
+        assert runner.run(runner_tasks.allocate, b"16") == str(16 * 2**20).encode()
+        with pytest.raises(RunnerError) as caught:
+            runner.run(runner_tasks.allocate, b"600")
+        assert works(runner)
+    assert isinstance(caught.value, WorkerDied) or caught.value.kind == "MemoryError"  # type: ignore[attr-defined]
+
+
+def test_limits_are_as_asked_and_no_core_is_dumped(one: ProcessRunner) -> None:
+    assert one.run(runner_tasks.limits) == repr((4 * 2**30, 0)).encode()
+    with ProcessRunner(memory_bytes=None) as unlimited:
+        assert unlimited.run(runner_tasks.limits) == b"(-1, 0)"
+
+
+def _message(*parts: bytes) -> bytes:
+    return b"".join(struct.pack("!i", len(part)) + part for part in parts)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        _message(b"nonsense"),
+        _message(b"0"),
+        _message(b"-1"),
+        _message(str(MAX_PARTS + 1).encode()),
+        _message(b"9" * 32),
+        _message(b"1", b"\x00"),
+        _message(b"2", b"\x07", b"x"),
+        _message(b"3", b"\x00", b"x", b"y"),
+        _message(b"2", b"\x01", b"x"),
+        _message(b"x" * 33),
+        struct.pack("!i", 2**31 - 1),
+        struct.pack("!i", -1) + struct.pack("!Q", 2**62),
+        b"\x00",
+    ],
+)
+def test_a_worker_that_was_taken_over_can_say_nonsense_and_no_more(
+    one: ProcessRunner, message: bytes
+) -> None:
+    with pytest.raises(WorkerDied):
+        one.run(runner_tasks.take_over, message, b"leave")
+    assert works(one)
+
+
+@pytest.mark.parametrize("message", [b"\x00", _message(b"2", b"\x00"), _message(b"2") + b"\x00\x00\x10"])
+def test_a_worker_that_was_taken_over_cannot_keep_us_waiting_in_mid_message(
+    one: ProcessRunner, message: bytes
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerTimedOut):
+        one.run(runner_tasks.take_over, message, b"stay", deadline_s=SHORT_S)
+    assert time.monotonic() - began < 5
+    assert works(one)
+
+
+def test_a_false_failure_of_a_worker_that_was_taken_over_is_text_and_no_more(one: ProcessRunner) -> None:
+    with pytest.raises(TaskRaised) as caught:
+        one.run(runner_tasks.take_over, _message(b"3", b"\x01", b"\xff", b"\xfe"), b"leave")
+    assert caught.value.kind == "\ufffd"
+    assert works(one)
+
+
+# --- threads, processes, scripts ------------------------------------------------------------------------
+
+
+def test_tasks_of_many_threads_each_get_their_own_result() -> None:
+    results: dict[int, set[bytes]] = {}
+    with ProcessRunner(2) as runner:
+
+        def work(number: int) -> None:
+            text = str(number).encode()
+            results[number] = {runner.run(runner_tasks.echo, text, bytes([i])) for i in range(30)}
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    expected = {n: {str(n).encode() + b"|" + bytes([i]) for i in range(30)} for n in range(6)}
+    assert results == expected
+
+
+def test_two_workers_work_at_once() -> None:
+    spans: list[list[float]] = []
+    with ProcessRunner(2) as runner:
+
+        def work() -> None:
+            began, ended = runner.run(runner_tasks.pause, b"1").split()
+            spans.append([float(began), float(ended)])
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    (one_began, one_ended), (two_began, two_ended) = spans
+    assert max(one_began, two_began) < min(one_ended, two_ended)
+
+
+def test_no_process_is_started_before_it_is_needed_nor_left_behind() -> None:
+    runner = ProcessRunner()
+    process = int(runner.run(runner_tasks.pid))
+    runner.close()
+    assert gone(process, within_s=1)
+    with pytest.raises(Misuse, match="closed"):
+        runner.run(runner_tasks.echo)
+    runner.close()
+
+
+def test_a_worker_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with ProcessRunner() as runner, pytest.raises(WorkerDied, match="could be started"):
+        runner.run(runner_tasks.echo)
+
+
+def test_a_pool_has_a_worker() -> None:
+    with pytest.raises(Misuse):
+        ProcessRunner(0)
+
+
+class _Holder:
+    @staticmethod
+    def method() -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("task", [lambda: b"", _Holder.method])
+def test_only_functions_of_a_module_are_tasks(one: ProcessRunner, task: object) -> None:
+    with pytest.raises(Misuse, match="module-level"):
+        one.run(task)  # type: ignore[arg-type]
+    assert works(one)
+
+
+def _script(path: Path, body: str) -> subprocess.Popen[str]:
+    path.write_text(body)
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(str(REPOSITORY / name) for name in ("tests", "verifier"))
+    command = [sys.executable, str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=path.parent)
+
+
+SCRIPT = """
+import runner_tasks
+from proofhold.runner import ProcessRunner
+print("once", flush=True)
+runner = ProcessRunner()
+print(runner.run(runner_tasks.echo, b"hello").decode(), flush=True)
+"""
+
+
+def test_it_works_from_a_script_without_a_guarded_main(tmp_path: Path) -> None:
+    process = _script(tmp_path / "script.py", SCRIPT)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said.split()) == (0, ["once", "hello"])
+
+
+def test_an_idle_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    body = SCRIPT + "print(runner.run(runner_tasks.pid).decode(), flush=True)\nimport time; time.sleep(60)\n"
+    process = _script(tmp_path / "script.py", body)
+    assert process.stdout is not None
+    worker = int([process.stdout.readline() for _ in range(3)][-1])
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert gone(worker, within_s=5)
+
+
+@pytest.mark.long
+def test_a_hung_worker_ends_itself_when_nobody_is_left_to_end_it(tmp_path: Path) -> None:
+    folder = str(tmp_path).encode()
+    body = SCRIPT + f"runner.run(runner_tasks.hang_with_the_lock, {folder!r}, deadline_s=1)\n"
+    process = _script(tmp_path / "script.py", body)
+    until = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    worker = int((tmp_path / "pid").read_text())
+    assert not gone(worker, within_s=0.2)
+    assert gone(worker, within_s=15)
+
+
+# --- inline ---------------------------------------------------------------------------------------------
+
+
+def test_inline_a_task_runs_here() -> None:
+    assert InlineRunner().run(runner_tasks.pid) == str(os.getpid()).encode()
+
+
+def test_inline_a_panic_is_an_error_as_in_a_worker() -> None:
+    with pytest.raises(TaskRaised, match="Panic: a panic"):
+        InlineRunner().run(runner_tasks.panic)
+
+
+@pytest.mark.parametrize(
+    ("task", "error"), [(runner_tasks.end, SystemExit), (runner_tasks.interrupt, KeyboardInterrupt)]
+)
+def test_inline_whoever_wants_to_stop_us_stops_us(task: object, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        InlineRunner().run(task)  # type: ignore[arg-type]
