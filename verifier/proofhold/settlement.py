@@ -179,6 +179,7 @@ def settle_receipt(
         receipt_digest=receipt.digest,
         receipt=receipt.encode(),
         now=clock(),
+        one_use=receipt.one_use,
     )
     first = Receipt.decode(applied.decision.receipt)
     return Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)

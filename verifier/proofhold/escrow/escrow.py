@@ -268,15 +268,34 @@ class Escrow(Protocol):
         """
 
     def apply(
-        self, hold: Digest, seq: int, ruling: Ruling, *, receipt_digest: Digest, receipt: bytes, now: int
+        self,
+        hold: Digest,
+        seq: int,
+        ruling: Ruling,
+        *,
+        receipt_digest: Digest,
+        receipt: bytes,
+        now: int,
+        one_use: Iterable[Digest] = (),
     ) -> Applied:
         """Move a claimed capture as a verdict rules. The caller has compared verdict and hold (P4).
 
         The same ruling again moves nothing and gives the first decision. A dispute may be followed by a
         release or a refund; nothing else may follow anything.
 
+        Args:
+            hold: the job's digest.
+            seq: the capture.
+            ruling: what the verdict does.
+            receipt_digest: the receipt's name.
+            receipt: says why; kept.
+            now: unix seconds.
+            one_use: digests of signed payloads that a release rests on: each serves one capture, for good,
+                whether it was taken with the claim or only known once the evidence was judged (P6).
+
         Raises:
-            Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``.
+            Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``;
+                ``claim.reused_evidence``.
 
         """
 

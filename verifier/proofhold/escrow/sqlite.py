@@ -175,7 +175,7 @@ class SqliteEscrow:
     ) -> HoldRecord:
         """Record a claim: see `Escrow`."""
         guards.require_time(now)
-        signed, digests = guards.reread(claim), sorted(set(one_use))
+        signed = guards.reread(claim)
         document = signed.document
         with self._database.transaction() as tx:
             capture = moves.load(tx, document.job, document.seq)
@@ -188,7 +188,7 @@ class SqliteEscrow:
                 moves.move_capture(tx, capture, Event.CLAIM, now=now, cause=signed.digest, noted=noted)
                 _keep(tx, document.job, document.seq, "claim", signed.encode())
                 _keep(tx, document.job, document.seq, "output", encode_payload(output))
-                _take_one_use(tx, document.job, document.seq, digests)
+                _take_one_use(tx, document.job, document.seq, one_use)
             record = reports.hold_record(tx, document.job)
         if refused is not None:
             raise refused  # only now: the evidence of an equivocation is to stay
@@ -223,7 +223,15 @@ class SqliteEscrow:
             return reports.capture_record(tx, hold, seq)
 
     def apply(
-        self, hold: Digest, seq: int, ruling: Ruling, *, receipt_digest: Digest, receipt: bytes, now: int
+        self,
+        hold: Digest,
+        seq: int,
+        ruling: Ruling,
+        *,
+        receipt_digest: Digest,
+        receipt: bytes,
+        now: int,
+        one_use: Iterable[Digest] = (),
     ) -> Applied:
         """Carry out a ruling: see `Escrow`."""
         guards.require_time(now)
@@ -237,6 +245,8 @@ class SqliteEscrow:
             if stands is not None:
                 return Applied(stands, capture.state, repeated=True)
             capture = timers.advance(tx, _require_claimed(capture), now=now)
+            if ruling is Ruling.RELEASE:
+                _take_one_use(tx, hold, seq, one_use)
             event = _EVENT_OF_RULING[ruling]
             capture = moves.move_capture(tx, capture, event, now=now, cause=receipt_digest)
             decision = Decision(ruling, receipt_digest, receipt, now)
@@ -365,12 +375,14 @@ def _answer_second(tx: Transaction, first: SignedClaim, second: SignedClaim) -> 
     return Refused("claim.equivocation", text, Fault.PROVIDER)
 
 
-def _take_one_use(tx: Transaction, hold: Digest, seq: int, digests: list[Digest]) -> None:
-    for digest in digests:
-        if tx.execute("SELECT 1 FROM one_use WHERE digest = ?", (digest,)).fetchone():
+def _take_one_use(tx: Transaction, hold: Digest, seq: int, digests: Iterable[Digest]) -> None:
+    for digest in sorted(set(digests)):
+        row = tx.execute("SELECT hold, seq FROM one_use WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            tx.execute("INSERT INTO one_use VALUES (?, ?, ?)", (digest, hold, seq))
+        elif (row["hold"], row["seq"]) != (hold, seq):
             text = f"the claim's evidence rests on {digest}, which served another claim"
             raise Refused("claim.reused_evidence", text, Fault.PROVIDER)
-    tx.executemany("INSERT INTO one_use VALUES (?, ?, ?)", [(digest, hold, seq) for digest in digests])
 
 
 def _keep(tx: Transaction, hold: Digest, seq: int, kind: str, body: bytes) -> None:
