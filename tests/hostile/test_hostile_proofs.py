@@ -68,7 +68,7 @@ def test_damaged_structure_is_refuted(times: int) -> None:
     def make(random: Random) -> bytes:
         return written(damaged_json(document, random, document), random)
 
-    for body in many(300 * times, ("structure", times), make, ORIGINAL):
+    for body in many(350 * times, ("structure", times), make, ORIGINAL):
         refuted(body)
 
 

@@ -288,6 +288,12 @@ def test_re_execution_alone_is_satisfiable_only_where_every_job_is_drawn() -> No
     assert obstacles(policy(ALWAYS_CHECKED), *REPLAY, rate_ppm=0) != ()
 
 
+def test_half_of_the_draw_does_only_where_the_other_half_cannot_be() -> None:
+    assert obstacles(policy(ALWAYS_CHECKED), REPLAY[0], rate_ppm=PPM) == ()
+    assert obstacles(policy(BY_SAMPLE, 1), REPLAY[1], rate_ppm=1) != ()
+    assert obstacles(policy(BY_SAMPLE, 1), REPLAY[0], rate_ppm=PPM - 1) != ()
+
+
 def test_at_rate_zero_nothing_is_ever_re_executed() -> None:
     assert obstacles(policy(BY_SAMPLE, 1), *REPLAY, rate_ppm=0) != ()
 
@@ -354,6 +360,13 @@ def test_reach_names_the_smallest_sets_of_kinds_and_the_rate() -> None:
     assert (first.reasons, first.tier) == ((), asked.tiers[0])
 
 
+def test_reach_goes_on_after_a_set_that_is_no_smallest_one() -> None:
+    pair = AllOf((Show((PROVIDER,), (ATTESTED,)), Show((MODEL,), (REEXECUTED,))))
+    offers = [offer("a", PROVED), offer("b", ATTESTED, PROVIDER), offer("c", REEXECUTED, MODEL)]
+    (reach,) = policy(AnyOf((BY_PROOF, pair))).reach(offers)
+    assert reach.ways == (Way(("a",), 0), Way(("b", "c"), PPM))
+
+
 def test_reach_tries_the_least_rate_that_can_be_stated_where_the_tier_states_none() -> None:
     both_worlds = AnyOf((ALWAYS_CHECKED, Show((FRESH,), (PROVED,))))
     (reach,) = policy(both_worlds).reach([REPLAY[0], Offer("replay", {INPUT: NOT_DRAWN, FRESH: PROVED})])
@@ -376,6 +389,7 @@ def test_reach_tries_the_least_rate_that_can_be_stated_where_the_tier_states_non
         (lambda: Tier(None, BY_SAMPLE), "least_sampling_rate: missing"),
         (lambda: Tier(None, AllOf((BY_PROOF, BY_SAMPLE))), "least_sampling_rate: missing"),
         (lambda: Tier(None, BY_PROOF, 5), "least_sampling_rate: given"),
+        (lambda: Tier(None, ALWAYS_CHECKED, 5), "least_sampling_rate: given"),
         (lambda: Tier(None, BY_SAMPLE, 0), "1 to 1000000"),
         (lambda: Tier(None, BY_SAMPLE, PPM + 1), "1 to 1000000"),
         (lambda: Policy("p", "s", ()), "tiers: got 0"),

@@ -116,6 +116,11 @@ def test_the_largest_policy_is_read() -> None:
     )
 
 
+def test_what_the_toml_parser_says_is_passed_on() -> None:
+    with pytest.raises(Malformed, match=r"not TOML: Invalid value \(at line 1, column 11\)"):
+        Policy.parse(b"version = \n")
+
+
 def test_a_date_is_called_one() -> None:
     assert "expected an integer, got a date" in message_of(
         LEAST.replace("version = 1", "version = 2026-11-23")
@@ -139,6 +144,7 @@ def test_a_date_is_called_one() -> None:
             "up_to: an amount, in a policy that states no currency",
         ),
         ('["unsafe-dev-srs"]', '"unsafe-dev-srs"', "accept_dangers: expected a list"),
+        ('["unsafe-dev-srs"]', '["sim", 1]', "accept_dangers: expected a list of strings"),
         ('["unsafe-dev-srs"]', "[1]", "accept_dangers: expected a list of strings"),
         (
             '["unsafe-dev-srs"]',

@@ -261,6 +261,10 @@ def test_even_before_a_claim_an_inconclusive_verdict_of_no_statement_says_where_
     assert hall.settle(hold, inconclusive(hold, statement=None, now=1)).state is State.FUNDED
 
 
+def test_outcomes_are_named_as_programs_know_them() -> None:
+    assert [outcome.value for outcome in Outcome] == ["release", "refund", "dispute", "keep"]
+
+
 def test_each_outcome_has_its_ruling(hall: Hall) -> None:
     hold = hall.claimed()
     rulings = [
