@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from proofhold.core import Accepted, Assurance, Inconclusive, Property, Rejected, Verdict
+from proofhold_cli.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proofhold.core import Finding, Need, Reason
+
 
 STYLES = {Accepted: "bold green", Rejected: "bold red", Inconclusive: "bold yellow"}
 
@@ -31,6 +33,11 @@ MEANINGS = {
     Property.FRESH: "made for this job and no other",
     Property.PROVIDER: "made by the provider that is paid",
 }
+
+
+def escape(text: str) -> str:
+    """Show a stranger's text as it is: neither markup nor control characters are obeyed."""
+    return escape_markup(one_line(text))
 
 
 def make_console(*, stderr: bool = False) -> Console:

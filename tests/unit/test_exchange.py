@@ -152,6 +152,21 @@ def test_a_damaged_job_is_repaired_by_the_one_that_the_claim_names() -> None:
     assert repaired == BUNDLE
 
 
+def test_job_and_claim_both_replaced_are_repaired_one_after_the_other() -> None:
+    false_job = Signed.new(replace(JOB, price=JOB.price + 1), STRANGER)
+    false_claim = Signed.new(replace(CLAIM, job=false_job.digest), STRANGER)
+    bundle = with_exchange(job=false_job, claim=false_claim)
+    assert found(bundle) == [("job.signature", NeedKind.JOB, "")]
+    bundle = bundle.repaired([Answer(NeedKind.JOB, SIGNED_JOB.encode())])
+    assert [need for _, need, _ in found(bundle)] == [NeedKind.CLAIM, NeedKind.CLAIM]
+    assert bundle.repaired([Answer(NeedKind.CLAIM, SIGNED_CLAIM.encode())]) == BUNDLE
+
+
+def test_a_job_that_binds_gives_way_only_to_the_one_that_the_claim_names() -> None:
+    other = Signed.new(replace(JOB, price=JOB.price + 1), BUYER, PROVIDER)
+    assert BUNDLE.repaired([Answer(NeedKind.JOB, other.encode())]) == BUNDLE
+
+
 def test_evidence_is_put_back_in_the_claims_order() -> None:
     pieces = [Evidence("ezkl", b"one"), Evidence("nitro", b"two"), Evidence("ezkl", b"three")]
     named = tuple(NamedEvidence(kind=e.kind, digest=e.digest) for e in pieces)

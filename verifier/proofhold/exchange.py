@@ -165,7 +165,10 @@ def _repair(bundle: Bundle, answer: Answer) -> Bundle:
         match answer.kind:
             case NeedKind.JOB:
                 signed_job = Signed.decode(Job, answer.body)
-                if signed_job.digest == claim.job and _binds(signed_job):
+                # In place of a job that binds nobody, any that binds will do: if it is another than the
+                # claim's, the claim is what is asked for next.
+                wanted = signed_job.digest == claim.job or not _binds(exchange.job)
+                if wanted and _binds(signed_job):
                     return replace(bundle, exchange=replace(exchange, job=signed_job))
             case NeedKind.CLAIM:
                 signed_claim = Signed.decode(Claim, answer.body)
