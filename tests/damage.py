@@ -104,7 +104,7 @@ def damaged_json(value: Json, random: Random, other: Json = None) -> Json:
         holder, key = random.choice(places)
         match random.randrange(9):
             case 0 | 1:
-                holder[key] = random.choice(HOSTILE_VALUES)
+                holder[key] = _copy(random.choice(HOSTILE_VALUES))
             case 2:
                 del holder[key]
             case 3:
@@ -119,7 +119,7 @@ def damaged_json(value: Json, random: Random, other: Json = None) -> Json:
             case 5 if isinstance(holder, list):
                 holder.insert(key, holder[key])
             case 5:
-                holder[random.choice(["", "more", "version", "é"])] = random.choice(HOSTILE_VALUES)
+                holder[random.choice(["", "more", "version", "é"])] = _copy(random.choice(HOSTILE_VALUES))
             case 6 | 7:
                 holder[key] = _nearby(holder[key], random)
             case _:
