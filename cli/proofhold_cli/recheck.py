@@ -20,16 +20,23 @@ if TYPE_CHECKING:
 @click.argument("receipt_file", metavar="RECEIPT", type=FILE)
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
 @click.option("--policy", "policy_name", metavar="NAME|FILE", help="Needed where it is no shipped one.")
+@click.option("--answers", "answers_file", type=FILE, help="What the receipt names by digest alone.")
 @root_option
 @json_option
 def recheck_command(
-    receipt_file: Path, bundle_file: Path, policy_name: str | None, root: Path | None, as_json: bool
+    receipt_file: Path,
+    bundle_file: Path,
+    policy_name: str | None,
+    answers_file: Path | None,
+    root: Path | None,
+    as_json: bool,
 ) -> None:
     """Judge BUNDLE again and say whether RECEIPT says the same.
 
     Ends with 0 if it does, whatever the outcome was, and with 4 if not. Whose signature it bears, and whether
     to trust it, is what `proofhold receipt verify` tells.
     """
+    from proofhold.answers import decode_answers
     from proofhold.catalogue import Catalogue
     from proofhold.receipt import Receipt
     from proofhold.recomputation import recheck
@@ -41,10 +48,11 @@ def recheck_command(
 
     receipt = Receipt.decode(read_file(receipt_file))
     bundle = read_bundle(bundle_file)
+    answers = decode_answers(read_file(answers_file)) if answers_file else ()
     policy = read_policy(policy_name) if policy_name else _shipped_policy_of(receipt)
     with ProcessRunner() as runner:
         verifier = standard_verifier(Catalogue.load(find_root(root)), runner)
-        reasons = recheck(receipt, bundle, policy=policy, verifier=verifier)
+        reasons = recheck(receipt, bundle, policy=policy, verifier=verifier, answers=answers)
     if as_json:
         differences = [{"code": r.code, "computed": r.expected, "receipt": r.got} for r in reasons]
         echo_json({"differences": differences, "outcome": receipt.outcome, "same": not reasons})

@@ -123,3 +123,15 @@ def test_without_the_locks_nothing_is_confirmed() -> None:
     verifier = standard_verifier(Catalogue(()), runner())
     codes = {reason.code for reason in recheck(receipt, proved(), policy=policy(), verifier=verifier)}
     assert "recheck.outcome" in codes
+
+
+def test_an_answer_that_the_receipt_only_names_must_be_handed_in_again() -> None:
+    opening = Answer(NeedKind.OPENING, b"not needed, and recorded all the same")
+    receipt = Receipt.issue(judge(proved(), opening), VERIFIER)
+    verifier = standard_verifier(catalogue(), runner())
+    (reason,) = recheck(receipt, proved(), policy=policy(), verifier=verifier)
+    assert (reason.code, reason.fault) == ("recheck.answer", Fault.NOBODY)
+    assert reason.expected == f"opening {opening.digest}"
+    other = Answer(NeedKind.OPENING, b"another")
+    assert recheck(receipt, proved(), policy=policy(), verifier=verifier, answers=[other]) == (reason,)
+    assert recheck(receipt, proved(), policy=policy(), verifier=verifier, answers=[other, opening]) == ()

@@ -111,7 +111,8 @@ def _check_tensor(spec: InputSpec, tensor: Tensor) -> list[Reason]:
     if not finite.all():
         got = f"{np.count_nonzero(~finite)} such elements"
         reasons.append(_reason("not_finite", f"{what}: NaN or infinite", got, interval))
-    outside = values[finite & ((values < spec.low) | (values > spec.high))]
+    with np.errstate(invalid="ignore"):  # a NaN compares as outside of nothing, and was reported above
+        outside = values[finite & ((values < spec.low) | (values > spec.high))]
     if outside.size:
         worst = outside[np.argmax(np.abs(outside))]
         got = f"{outside.size} elements, such as {worst:g}"
