@@ -86,7 +86,7 @@ def _print_money(console: Console, lines: list[Line]) -> None:
 
     paid = sum(line.paid for line in lines if line.act == 5)
     console.print(
-        f"\nAct 5: {paid} dishonest answers were paid ({USDC.show(paid * PRICE)}) before one was drawn. "
+        f"\nAct 5: dishonest answers paid before one was drawn: {paid} ({USDC.show(paid * PRICE)}). "
         f"The bond was {USDC.show(BOND)}; from {USDC.show(bond_that_deters())} on, slashed when "
         "caught, cheating at p = 20 % is a loss on average.",
         soft_wrap=True,

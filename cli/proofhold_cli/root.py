@@ -25,15 +25,17 @@ def find_root(root: Path | None) -> Path:
     """Give the folder that the user named, or the nearest parent of the working directory with both folders.
 
     Raises:
-        click.UsageError: there is none; the message says in one sentence what is needed.
+        Misuse: there is none; the message says in one sentence what is needed.
 
     """
+    from proofhold.errors import Misuse
+
     candidates = [root] if root is not None else [Path.cwd(), *Path.cwd().parents]
     for folder in candidates:
         if (folder / "models").is_dir() and (folder / "circuits").is_dir():
             return folder
     where = f"{root} is none" if root is not None else "none is around the working directory"
-    raise click.UsageError(
-        "This command needs a folder that holds models/ and circuits/, such as a clone of proofhold, "
-        f"and {where}: name one with --root."
+    raise Misuse(
+        "this command needs a folder that holds models/ and circuits/, such as a clone of proofhold, "
+        f"and {where}: name one with --root"
     )
