@@ -64,7 +64,7 @@ class Survivor:
 
     def covers(self, module: str, mutant: Mutant) -> bool:
         """Whether this entry is about that mutant."""
-        pairs = ((self.module, module), (self.where, mutant.where), (self.change, mutant.change))
+        pairs = ((self.module, module), (self.where, mutant.where or "module"), (self.change, mutant.change))
         return all(re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text) for pattern, text in pairs)
 
 

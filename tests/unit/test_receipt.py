@@ -311,6 +311,44 @@ def test_every_field_of_what_was_signed_is_checked() -> None:
     assert count > 1000
 
 
+def test_another_statement_type_is_no_receipt() -> None:
+    for field in ("_type", "predicateType"):
+        statement = content()
+        statement[field] += "x"
+        assert code_of(signed(statement)) == "receipt.malformed"
+
+
+NESTED = [
+    ("predicate",),
+    ("predicate", "inputs"),
+    ("predicate", "inputs", "answers", 0),
+    ("predicate", "statement"),
+    ("predicate", "findings", 0),
+    ("predicate", "findings", 0, "shows"),
+    ("predicate", "reasons", 0),
+    ("predicate", "needs", 0),
+    (),
+]
+
+
+@pytest.mark.parametrize("path", NESTED, ids=lambda path: ".".join(map(str, path)) or "top")
+def test_nothing_may_be_added_anywhere(path: tuple[str | int, ...]) -> None:
+    answers = (Answer(NeedKind.REVEAL, SECRET),)
+    whole = replace(
+        INCONCLUSIVE,
+        statement=VERDICT.statement,
+        findings=(FINDING,),
+        inputs=replace(INCONCLUSIVE.inputs, answers=answers),
+    )
+    statement = content(whole)
+    assert Receipt.decode(signed(statement)).outcome is Outcome.INCONCLUSIVE
+    inner = statement
+    for step in path:
+        inner = inner[step]
+    inner["more"] = "of it"
+    assert code_of(signed(statement)) == "receipt.malformed"
+
+
 def test_a_damaged_receipt_is_refused() -> None:
     for data in damaged(BYTES, count=1200):
         with pytest.raises(Malformed):
