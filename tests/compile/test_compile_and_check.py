@@ -232,6 +232,16 @@ def test_a_circuit_with_private_parameters_is_caught(root: Path, cache: Path, to
     assert {"circuit lock: settings", "circuit lock: vk"} <= by_field.keys()
 
 
+@pytest.mark.parametrize("place", ["at the top", "in run_args"])
+def test_settings_with_an_unsafe_check_mode_are_refused(place: str, root: Path) -> None:
+    lock = lock_of(root)
+    found = json.loads((root / "circuits" / NAME / "settings.json").read_bytes())
+    settings.check(found, lock.run_args, lock.inputs, lock.outputs)
+    (found if place == "at the top" else found["run_args"])["check_mode"] = "UNSAFE"
+    with pytest.raises(CompileError, match=r"compile\.unsafe_check_mode"):
+        settings.check(found, lock.run_args, lock.inputs, lock.outputs)
+
+
 def test_accepting_lists_what_was_recompiled_and_nothing_else(
     root: Path, cache: Path, tools: Toolchain
 ) -> None:
