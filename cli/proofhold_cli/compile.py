@@ -118,6 +118,12 @@ def compile_command(
         print_unsafe("the SRS is the development one: anybody can forge proofs of this circuit")
 
 
+_CIRCUIT_WORDS = {
+    True: "the circuit differs too: proofs of one say nothing of the other model",
+    False: "the circuit is the same: the models differ by less than a quantisation step",
+}
+
+
 def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -> None:
     from proofhold.compile import check, circuit_names
 
@@ -125,7 +131,16 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
     with steps() as on_step:
         differences = check(checked, root, accept_locks=accept, on_step=on_step)
     if as_json:
-        rows = [{"field": d.field, "found": d.found, "name": d.name, "pinned": d.pinned} for d in differences]
+        rows = [
+            {
+                "changes_circuit": d.changes_circuit,
+                "field": d.field,
+                "found": d.found,
+                "name": d.name,
+                "pinned": d.pinned,
+            }
+            for d in differences
+        ]
         echo_json({"checked": list(checked), "differences": rows})
     else:
         for name in checked:
@@ -135,5 +150,7 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
                 click.echo(f"  {one_line(difference.field)}")
                 click.secho(f"    - pinned {one_line(difference.pinned)}", fg="red")
                 click.secho(f"    + found  {one_line(difference.found)}", fg="green")
+                if difference.changes_circuit is not None:
+                    click.echo(f"    {_CIRCUIT_WORDS[difference.changes_circuit]}")
     if differences:
         click.get_current_context().exit(ExitCode.REJECTED)
