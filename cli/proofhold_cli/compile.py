@@ -162,10 +162,9 @@ def _plan(model: Path, spec: Path | None, run_args: RunArgs, *, as_json: bool) -
         echo_json({"model": str(model), "supported": found.obstacle is None, **asdict(found)})
     elif found.obstacle is not None:
         obstacle = found.obstacle
-        where = (
-            f"node {obstacle.node or 'without a name'!r}, {obstacle.operator}" if obstacle.operator else "it"
-        )
-        click.echo(f"{model}: not supported: {one_line(where)} [{obstacle.code}]")
+        node = obstacle.node or "without a name"
+        where = f": node {node!r}, {obstacle.operator}" if obstacle.operator else ""
+        click.echo(f"{model}: not supported{one_line(where)} [{obstacle.code}]")
         click.echo(f"  why         {one_line(obstacle.why)}")
         click.echo(f"  what to do  {obstacle.advice}")
     elif found.predicted is not None:

@@ -114,6 +114,13 @@ def test_whatever_is_not_as_pinned_is_named(
     assert "found" in result.stdout
 
 
+def test_a_model_that_is_not_here_is_no_complaint(root: Path) -> None:
+    (root / "models" / MODEL / "model.onnx").unlink()
+    found = disclose(MODEL, root)
+    assert found.is_as_pinned
+    assert "model.onnx" not in {check.file for check in found.files}
+
+
 def test_what_is_no_circuit_is_misuse_and_a_bad_lock_is_refused(root: Path) -> None:
     for name in ("nobody", "../models"):
         with pytest.raises(Misuse):

@@ -82,14 +82,13 @@ def list_nodes(published: bytes) -> bytes:
     from proofhold.compile.passes import parse_model
 
     nodes = parse_model(published).graph.node
-    return json.dumps(
-        [[n.name[:MAX_NAME], n.op_type[:MAX_NAME], n.domain[:MAX_NAME]] for n in nodes]
-    ).encode()
+    rows = [[text[:MAX_NAME] for text in (node.name, node.op_type, node.domain)] for node in nodes]
+    return json.dumps(rows).encode()
 
 
 @_refusals_as_data
 def cut_model(derived: bytes, count: bytes) -> bytes:
-    """Give the model of the first `count` nodes alone, with the last one's outputs; inputs stay as they are."""
+    """Give the model of the first `count` nodes alone, with the last one's outputs and all inputs."""
     import onnx
 
     from proofhold.compile.passes import parse_model

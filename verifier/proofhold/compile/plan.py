@@ -17,7 +17,6 @@ from proofhold.compile.cache import write_atomically
 from proofhold.compile.check import NOT_ABOUT_THE_MODEL
 from proofhold.compile.circuit import check_peak, derive_settings
 from proofhold.compile.errors import CompileError
-from proofhold.compile.passes.well_formed import STANDARD_DOMAINS
 from proofhold.compile.prediction import Prediction, predict
 from proofhold.compile.specification import Specification
 from proofhold.compile.toolchain import Toolchain
@@ -26,9 +25,7 @@ from proofhold.locks import MAX_K, TAG_LENGTH, RunArgs
 
 REFUSED_FOR_A_NODE = ("compile.unsupported", "compile.needs_lookups", "compile.settings_failed")
 
-_AS_GEMM = (
-    "rewrite it as tensor operators (a tree ensemble as MatMul and comparisons), or export logits of a net"
-)
+_AS_GEMM = "rewrite it as tensor operators: MatMul and comparisons"
 _OUTSIDE = "leave it out of the model and state it as post_processing in model.toml, if it is the last step"
 _RELU = "train with Relu, or another activation without a table, in its place"
 _ADVICE: Mapping[str, str] = {
@@ -138,6 +135,8 @@ def _of_any_domain(ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
 
 def _foreign_node(published: bytes, error: CompileError, tools: Toolchain) -> tuple[str, str]:
     """Give name and operator of the first node that is not of the standard set, if that is the matter."""
+    from proofhold.compile.passes.well_formed import STANDARD_DOMAINS
+
     if error.code == "compile.custom_operators":
         for name, operator, domain in tools.nodes(published):
             if domain not in STANDARD_DOMAINS:
