@@ -16,13 +16,14 @@ import runner_tasks
 from judging import NOW, POLICY, PROVED_BUNDLE, REPOSITORY, catalogue, logits, policy, proved, resigned
 from judging import runner as shared_runner
 from proofhold.backends.ezkl import EzklBackend
-from proofhold.batch import Result, ResultsFile, bundle_files, judge_all
+from proofhold.batch import MAX_JOBS, Result, ResultsFile, bundle_files, judge_all
 from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Bundle
 from proofhold.receipt import Outcome
 from proofhold.runner import DEFAULT_DEADLINE_S, ProcessRunner, Runner, Task
 from proofhold.verifier import Verifier
 from proofhold_cli import main
+from proofhold_cli import verify as verify_module
 
 
 def honest(number: int) -> Bundle:
@@ -157,6 +158,7 @@ def test_folders_are_listed_in_order_and_an_empty_one_is_misuse(tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     with pytest.raises(Misuse, match="no bundle"):
         bundle_files([tmp_path / "empty"])
+    assert MAX_JOBS == verify_module.MAX_JOBS, "the command's bound is the library's"
     with pytest.raises(Misuse, match="0 jobs"):
         judge_all(files, verifier(shared_runner()), policy(), now=NOW, jobs=0)
 
