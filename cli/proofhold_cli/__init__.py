@@ -10,6 +10,7 @@ import click
 from proofhold_cli.errors import reported
 
 COMMANDS = {
+    "circuit": ("proofhold_cli.circuit", "circuit_group", "Say what a pinned circuit's proofs are worth."),
     "compile": (
         "proofhold_cli.compile",
         "compile_command",

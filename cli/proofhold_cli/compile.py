@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from proofhold_cli.files import FOLDER, echo_json, json_option
 from proofhold_cli.progress import steps
 from proofhold_cli.root import find_root, root_option
 from proofhold_cli.terminal import one_line, print_unsafe
+
+if TYPE_CHECKING:
+    from proofhold.locks import RunArgs
 
 
 @click.command("compile")
@@ -23,6 +27,12 @@ from proofhold_cli.terminal import one_line, print_unsafe
     help="Recompile the named circuits and compare; exit 4 if any differs.",
 )
 @click.option("--all", "every", is_flag=True, help="With --check: every circuit under the root.")
+@click.option(
+    "--plan",
+    "planning",
+    is_flag=True,
+    help="Say in seconds whether MODEL can be compiled and what it will cost; exit 4 if it cannot.",
+)
 @click.option("--accept", is_flag=True, help="With --check: list locks without any difference as audited.")
 @click.option(
     "--spec",
@@ -58,6 +68,7 @@ def compile_command(
     out: Path | None,
     checking: bool,
     every: bool,
+    planning: bool,
     accept: bool,
     spec: Path | None,
     scale: int | None,
@@ -73,9 +84,15 @@ def compile_command(
 
     \b
     proofhold compile models/NAME/model.onnx --out circuits/NAME
+    proofhold compile --plan models/NAME/model.onnx
     proofhold compile --check NAME...
     proofhold compile --check --all
     """  # noqa: D301 - click's mark for "do not wrap" is the backspace itself
+    if planning:
+        if checking or every or accept or out is not None or len(targets) != 1:
+            raise click.UsageError("--plan takes one model, and writes nothing.")
+        _plan(Path(targets[0]), spec, _run_args(scale, legs), as_json=as_json)
+        return
     if checking:
         if bool(targets) == every:
             raise click.UsageError("--check takes the names of circuits, or --all.")
@@ -86,22 +103,15 @@ def compile_command(
     if (srs_digest is None) != (srs_label is None):
         raise click.UsageError("--srs-digest and --srs-label come together.")
 
-    from dataclasses import replace
-
-    from proofhold.compile import DEFAULT_RUN_ARGS, compile_model
+    from proofhold.compile import compile_model
     from proofhold.locks import SrsKind, Visibility
 
-    run_args = DEFAULT_RUN_ARGS
-    if scale is not None:
-        run_args = replace(run_args, input_scale=scale, param_scale=scale)
-    if legs is not None:
-        run_args = replace(run_args, decomp_legs=legs)
     with steps() as on_step:
         lock = compile_model(
             Path(targets[0]),
             out,
             specification_path=spec,
-            run_args=run_args,
+            run_args=_run_args(scale, legs),
             visibility=Visibility(input=input_visibility, param=param_visibility),
             ceremony=(srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None,
             on_step=on_step,
@@ -118,6 +128,64 @@ def compile_command(
         print_unsafe("the SRS is the development one: anybody can forge proofs of this circuit")
 
 
+def _run_args(scale: int | None, legs: int | None) -> RunArgs:
+    from dataclasses import replace
+
+    from proofhold.compile import DEFAULT_RUN_ARGS
+
+    run_args = DEFAULT_RUN_ARGS
+    if scale is not None:
+        run_args = replace(run_args, input_scale=scale, param_scale=scale)
+    if legs is not None:
+        run_args = replace(run_args, decomp_legs=legs)
+    return run_args
+
+
+def _plan(model: Path, spec: Path | None, run_args: RunArgs, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from proofhold.compile import MACHINE, Specification, plan
+    from proofhold.compile.build import read_model
+    from proofhold.compile.specification import SPECIFICATION_FILE_NAME
+    from proofhold.compile.toolchain import Toolchain
+
+    beside = model.parent / SPECIFICATION_FILE_NAME
+    path = spec or (beside if beside.is_file() else None)
+    with Toolchain() as tools:
+        found = plan(
+            read_model(model),
+            run_args,
+            tools=tools,
+            specification=Specification.read(path) if path else None,
+        )
+    if as_json:
+        echo_json({"model": str(model), "supported": found.obstacle is None, **asdict(found)})
+    elif found.obstacle is not None:
+        obstacle = found.obstacle
+        node = obstacle.node or "without a name"
+        where = f": node {node!r}, {obstacle.operator}" if obstacle.operator else ""
+        click.echo(f"{model}: not supported{one_line(where)} [{obstacle.code}]")
+        click.echo(f"  why         {one_line(obstacle.why)}")
+        click.echo(f"  what to do  {obstacle.advice}")
+    elif found.predicted is not None:
+        told, mb = found.predicted, 1e6
+        click.echo(f"{model}: supported")
+        click.echo(f"  rows         {found.rows}, {found.instances} instances: k = {found.k}")
+        click.echo(f"  proving key  {told.pk_bytes / mb:.1f} MB, verifying key {told.vk_bytes / 1e3:.1f} kB")
+        click.echo(f"  memory       {told.memory_bytes / mb:.0f} MB")
+        click.echo(f"  time         {told.prove_s:.2g} s a proof, {told.setup_s:.2g} s once, on {MACHINE}")
+        checked = "holds" if found.domain_checked else "not known: there is no model.toml"
+        click.echo(f"  domain       {checked}")
+    if found.obstacle is not None:
+        click.get_current_context().exit(ExitCode.REJECTED)
+
+
+_CIRCUIT_WORDS = {
+    True: "the circuit differs too: proofs of one say nothing of the other model",
+    False: "the circuit is the same: the models differ by less than a quantisation step",
+}
+
+
 def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -> None:
     from proofhold.compile import check, circuit_names
 
@@ -125,7 +193,16 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
     with steps() as on_step:
         differences = check(checked, root, accept_locks=accept, on_step=on_step)
     if as_json:
-        rows = [{"field": d.field, "found": d.found, "name": d.name, "pinned": d.pinned} for d in differences]
+        rows = [
+            {
+                "changes_circuit": d.changes_circuit,
+                "field": d.field,
+                "found": d.found,
+                "name": d.name,
+                "pinned": d.pinned,
+            }
+            for d in differences
+        ]
         echo_json({"checked": list(checked), "differences": rows})
     else:
         for name in checked:
@@ -135,5 +212,7 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
                 click.echo(f"  {one_line(difference.field)}")
                 click.secho(f"    - pinned {one_line(difference.pinned)}", fg="red")
                 click.secho(f"    + found  {one_line(difference.found)}", fg="green")
+                if difference.changes_circuit is not None:
+                    click.echo(f"    {_CIRCUIT_WORDS[difference.changes_circuit]}")
     if differences:
         click.get_current_context().exit(ExitCode.REJECTED)

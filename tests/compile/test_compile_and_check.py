@@ -18,7 +18,15 @@ from onnx import numpy_helper
 from proofhold import fieldelement
 from proofhold.canonical import file_digest
 from proofhold.catalogue import Catalogue
-from proofhold.compile import CompileError, check, compile_model, ensure_proving_key, native, settings
+from proofhold.compile import (
+    CompileError,
+    Difference,
+    check,
+    compile_model,
+    ensure_proving_key,
+    native,
+    settings,
+)
 from proofhold.compile.build import accept
 from proofhold.compile.srs import dev_srs
 from proofhold.compile.toolchain import Toolchain
@@ -109,22 +117,39 @@ def test_another_name_or_model_is_said(root: Path, cache: Path, tools: Toolchain
     assert "No such file" in found.found
 
 
-def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path, tools: Toolchain) -> None:
+def change_a_weight(root: Path, by: float) -> None:
     path = root / "models" / NAME / "model.onnx"
     model = onnx.load(path)
     weights = model.graph.initializer[0]
     values = numpy_helper.to_array(weights).copy()
-    values[7, 0] += np.float32(1e-3)
+    values[7, 0] += np.float32(by)
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     path.write_bytes(model.SerializeToString(deterministic=True))
-    found = fields(check([NAME], root, cache=cache, tools=tools))
-    assert {
-        "circuit lock: model",
-        "circuit lock: derived_model",
-        "circuit lock: vk",
-        "circuit lock: pk",
-    } <= found
-    assert "replay lock: model" in found
+
+
+def changes_circuit(differences: list[Difference]) -> dict[str, bool | None]:
+    return {difference.field: difference.changes_circuit for difference in differences}
+
+
+def test_one_weight_changed_by_a_thousandth_is_caught(root: Path, cache: Path, tools: Toolchain) -> None:
+    change_a_weight(root, 1e-3)
+    found = changes_circuit(check([NAME], root, cache=cache, tools=tools))
+    assert found["circuit lock: model"] is True
+    assert found["replay lock: model"] is True
+    assert {"circuit lock: derived_model", "circuit lock: vk", "circuit lock: pk"} <= found.keys()
+    assert found["circuit lock: vk"] is None, "it is about the model file"
+
+
+def test_one_weight_changed_by_less_than_a_step_is_caught_and_said_apart(
+    root: Path, cache: Path, tools: Toolchain
+) -> None:
+    """The weights lie on a grid of 2^-13, so a hundred-thousandth is rounded away (ADR 0014)."""
+    change_a_weight(root, 1e-5)
+    found = changes_circuit(check([NAME], root, cache=cache, tools=tools))
+    assert found["circuit lock: model"] is False
+    assert found["replay lock: model"] is False
+    assert "circuit lock: derived_model" in found
+    assert not {"circuit lock: vk", "circuit lock: pk", "circuit lock: settings"} & found.keys()
 
 
 def edit_settings(root: Path) -> None:
@@ -230,6 +255,16 @@ def test_a_circuit_with_private_parameters_is_caught(root: Path, cache: Path, to
     visibility = by_field["settings.json: run_args.param_visibility"]
     assert (visibility.pinned, visibility.found) == ('"Private"', '"Fixed"')
     assert {"circuit lock: settings", "circuit lock: vk"} <= by_field.keys()
+
+
+@pytest.mark.parametrize("place", ["at the top", "in run_args"])
+def test_settings_with_an_unsafe_check_mode_are_refused(place: str, root: Path) -> None:
+    lock = lock_of(root)
+    found = json.loads((root / "circuits" / NAME / "settings.json").read_bytes())
+    settings.check(found, lock.run_args, lock.inputs, lock.outputs)
+    (found if place == "at the top" else found["run_args"])["check_mode"] = "UNSAFE"
+    with pytest.raises(CompileError, match=r"compile\.unsafe_check_mode"):
+        settings.check(found, lock.run_args, lock.inputs, lock.outputs)
 
 
 def test_accepting_lists_what_was_recompiled_and_nothing_else(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -57,7 +58,17 @@ def test_check_all_as_json(root: Path) -> None:
     # A circuit that is listed as audited and gone is a difference too.
     assert answer["checked"] == ["breast_cancer", "digits"]
     assert {row["name"] for row in answer["differences"]} == {"breast_cancer", "digits"}
-    assert set(answer["differences"][0]) == {"name", "field", "pinned", "found"}
+    assert set(answer["differences"][0]) == {"name", "field", "pinned", "found", "changes_circuit"}
+
+
+def test_check_says_in_words_whether_a_changed_model_changes_the_circuit(root: Path) -> None:
+    path = root / "models" / NAME / "model.onnx"
+    model = onnx.load(path)
+    model.doc_string = "the same numbers, in another file"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    result = proofhold("compile", "--check", NAME, "--root", root)
+    assert result.exit_code == 4, result.output
+    assert result.stdout.count("the circuit is the same: the models differ by less than a quantisation") == 2
 
 
 def test_compile_writes_a_circuit_that_checks(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_whatever_is_not_as_pinned_is_one_clear_error(
     with pytest.raises(CatalogueError) as caught:
         Catalogue.load(root)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b'{"check_mode":"UNSAFE","run_args":{"check_mode":"SAFE"}}',
+        b'{"check_mode":"SAFE","run_args":{"check_mode":"UNSAFE"}}',
+        b'{"check_mode":"SAFE"}',
+        b"[]",
+        b"no JSON",
+    ],
+)
+def test_an_unsafe_check_mode_is_refused_even_where_it_is_pinned(settings: bytes) -> None:
+    circuit = read_circuit(REPOSITORY / "circuits" / NAME)
+    assert circuit is not None
+    with pytest.raises(CatalogueError, match=r"catalogue\.check_mode"):
+        replace(circuit, lock=replace(circuit.lock, settings=file_digest(settings)), settings=settings)
 
 
 def test_an_empty_folder_is_no_catalogue(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ so whatever a backend takes from an entry is what the audit saw.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proofhold.audited import AUDITED_FILE_NAME, MAX_AUDITED_BYTES, Audited
 from proofhold.canonical import Digest, file_digest
@@ -29,6 +31,9 @@ MAX_SETTINGS_BYTES = 2**20
 MAX_VK_BYTES = 16 * 2**20
 VERIFY_SRS_BYTES = 516
 MAX_ENTRIES = 1024
+
+SAFE_CHECK_MODE = "SAFE"
+"""ezkl's mode with its sanity checks on: free, and no part of what a proof says (ADR 0015)."""
 
 
 class CatalogueError(Misuse):
@@ -62,6 +67,13 @@ class Circuit:
                     "catalogue.digest",
                     f"{self.lock.name}: the {what} has SHA-256 {file_digest(data)}, the lock pins {pinned}",
                 )
+        modes = _modes_in(self.settings)
+        if modes != {SAFE_CHECK_MODE}:
+            raise CatalogueError(
+                "catalogue.check_mode",
+                f"{self.lock.name}: its settings have the check mode {', '.join(sorted(modes)) or 'none'}, "
+                f"expected {SAFE_CHECK_MODE}: compile the model again",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +216,20 @@ def read_audited(root: Path) -> Audited:
         return Audited.decode(_read(path, MAX_AUDITED_BYTES))
     except Malformed as error:
         raise CatalogueError("catalogue.lock", f"{path}: {error}") from error
+
+
+def check_modes(settings: Any) -> set[str]:
+    """Give the check modes that ezkl's parsed settings name: one mode, in two places, if all is well."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("run_args"), dict):
+        return set()
+    return {str(place.get("check_mode")) for place in (settings, settings["run_args"])}
+
+
+def _modes_in(settings: bytes) -> set[str]:
+    try:
+        return check_modes(json.loads(settings))
+    except (ValueError, RecursionError):
+        return set()  # Pinned and audited, and still no settings: named by its lack of a mode.
 
 
 def read_circuit(folder: Path) -> Circuit | None:

@@ -184,7 +184,8 @@ def same_judgement(receipt: Receipt, verdict: Verdict) -> tuple[Reason, ...]:
     )
 
 
-def _outcome_of(verdict: Verdict) -> Outcome:
+def outcome_of(verdict: Verdict) -> Outcome:
+    """Give a verdict's outcome as receipts and summaries write it."""
     match verdict:
         case Accepted():
             return Outcome.ACCEPTED
@@ -210,7 +211,7 @@ def _essence_of_receipt(receipt: Receipt) -> dict[str, str]:
 def _essence_of_verdict(verdict: Verdict) -> dict[str, str]:
     inputs = verdict.inputs
     answers = [NamedAnswer.of(answer) for answer in inputs.answers]
-    return _essence(_outcome_of(verdict), verdict, _needs_of(verdict), inputs.bundle, answers, inputs.locks)
+    return _essence(outcome_of(verdict), verdict, _needs_of(verdict), inputs.bundle, answers, inputs.locks)
 
 
 def _essence(
@@ -269,7 +270,7 @@ def predicate_of(verdict: Verdict) -> Json:
         "needs": [{"kind": need.kind, "subject": need.subject} for need in _needs_of(verdict)],
         "not_shown": list(verdict.not_shown),
         "now": verdict.now,
-        "outcome": _outcome_of(verdict),
+        "outcome": outcome_of(verdict),
         "policy": verdict.policy,
         "proofhold": __version__,
         "reasons": [_reason_to_json(reason) for reason in verdict.reasons],

@@ -8,6 +8,8 @@ from proofhold.compile.build import compile_model
 from proofhold.compile.check import Difference, check, circuit_names
 from proofhold.compile.circuit import DEFAULT_RUN_ARGS
 from proofhold.compile.errors import CompileError, ToolFailed
+from proofhold.compile.plan import Obstacle, Plan, plan
+from proofhold.compile.prediction import MACHINE, Prediction
 from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
 from proofhold.compile.specification import Sample, Specification, read_samples
 from proofhold.compile.srs import Srs, SrsFile, dev_srs, identify_srs, import_ceremony
@@ -16,6 +18,10 @@ __all__ = [
     "CompileError",
     "DEFAULT_RUN_ARGS",
     "Difference",
+    "MACHINE",
+    "Obstacle",
+    "Plan",
+    "Prediction",
     "ProvingKey",
     "Sample",
     "Specification",
@@ -29,5 +35,6 @@ __all__ = [
     "ensure_proving_key",
     "identify_srs",
     "import_ceremony",
+    "plan",
     "read_samples",
 ]

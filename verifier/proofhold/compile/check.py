@@ -54,6 +54,8 @@ class Difference:
     field: str
     pinned: str
     found: str
+    changes_circuit: bool | None = None
+    """Of a model file that is not the pinned one: whether it gives another circuit too. None of all else."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.field}: pinned {self.pinned}, found {self.found}"
@@ -180,14 +182,21 @@ def _check_files(circuit: CircuitLock, folder: Path) -> Iterator[Difference]:
 def _compare(
     name: str, circuit: CircuitLock, replay: ReplayLock | None, built: Built, folder: Path
 ) -> Iterator[Difference]:
-    """Compare both locks, field by field, and the settings, with those of the new compilation."""
+    """Compare both locks, field by field, and the settings, with those of the new compilation.
+
+    A circuit holds quantised weights, so a model may change by less than it can tell: another file, of which
+    the pinned circuit is as good a picture. That is a difference all the same, and said apart.
+    """
+    ours, theirs = built.circuit, circuit
+    changes_circuit = (ours.vk, ours.settings) != (theirs.vk, theirs.settings)
     for what, pinned, made in (("circuit", circuit, built.circuit), ("replay", replay, built.replay)):
         if pinned is not None:
             old, new = json.loads(pinned.encode()), json.loads(made.encode())
             for field, before, after in _fields(old, new, ""):
                 # Said before, with words of its own.
                 if field != "ezkl_version" and not _same_measurement(field, before, after):
-                    yield Difference(name, f"{what} lock: {field}", _show(before), _show(after))
+                    apart = changes_circuit if field == "model" else None
+                    yield Difference(name, f"{what} lock: {field}", _show(before), _show(after), apart)
     try:
         committed = json.loads(_bytes(folder / SETTINGS_FILE_NAME, MAX_SETTINGS_BYTES))
     except (CompileError, ValueError, RecursionError):

@@ -110,10 +110,10 @@ def build(
     ports, outputs = tools.describe(published)
     inputs = specification.inputs(ports)
     samples = read_samples(specification.samples, inputs)
-    peak = _check_peak(tools.peak(published, inputs), run_args)
+    peak = check_peak(tools.peak(published, inputs), run_args)
 
     on_step("deriving the circuit's settings")
-    pinned, k = _settings(folder, run_args, inputs, outputs, tools)
+    pinned, k = derive_settings(folder, run_args, inputs, outputs, tools)
     parsed = json.loads(pinned)
     on_step(f"preparing the reference string, k = {k}")
     srs = srs_for_k(k)
@@ -178,14 +178,20 @@ def build(
     return Built(circuit, replay, pinned, vk, cut, srs, folder)
 
 
-def _settings(
+def derive_settings(
     folder: Path,
     run_args: RunArgs,
     inputs: tuple[InputSpec, ...],
     outputs: tuple[OutputSpec, ...],
     tools: Toolchain,
 ) -> tuple[bytes, int]:
-    """Give the settings file at the k that fits, and that k."""
+    """Write the settings of the derived model in `folder`, at the k that fits; gives them and that k.
+
+    Raises:
+        CompileError: ``compile.…``: ezkl refuses the model, or we what it made of it.
+        ToolFailed: it died or hung.
+
+    """
     instances = sum(spec.elements for spec in inputs) + TAG_LENGTH + sum(port.elements for port in outputs)
     guess = json.loads(tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS)))
     settings.check(guess, run_args, inputs, outputs)
@@ -199,8 +205,13 @@ def _settings(
     return pinned, k
 
 
-def _check_peak(peak: float | None, run_args: RunArgs) -> float | None:
-    """Refuse a domain whose values the circuit cannot hold at the scale of a product."""
+def check_peak(peak: float | None, run_args: RunArgs) -> float | None:
+    """Refuse a domain whose values the circuit cannot hold at the scale of a product.
+
+    Raises:
+        CompileError: ``compile.domain_too_wide``.
+
+    """
     if peak is None:
         return None
     capacity = float(run_args.decomp_base) ** run_args.decomp_legs

@@ -23,6 +23,8 @@ from proofhold.runner import Task
 OK, MALFORMED, REFUSED = b"\x00", b"\x01", b"\x02"
 
 MODEL_FILE, SETTINGS_FILE, CIRCUIT_FILE = "model.onnx", "settings.json", "circuit.ezkl"
+MAX_NAME = 80
+"""A node's name comes from a stranger's file, and is only ever shown."""
 VK_FILE, PK_FILE = "vk.key", "pk.key"
 
 
@@ -72,6 +74,35 @@ def describe_model(published: bytes) -> bytes:
     model = parse_model(published)
     ports = (inputs_of(model), outputs_of(model))
     return json.dumps([[[p.name, p.dtype, p.shape] for p in some] for some in ports]).encode()
+
+
+@_refusals_as_data
+def list_nodes(published: bytes) -> bytes:
+    """List a model's nodes: JSON, lists of [name, operator, domain]. It need not have passed anything."""
+    from proofhold.compile.passes import parse_model
+
+    nodes = parse_model(published).graph.node
+    rows = [[text[:MAX_NAME] for text in (node.name, node.op_type, node.domain)] for node in nodes]
+    return json.dumps(rows).encode()
+
+
+@_refusals_as_data
+def cut_model(derived: bytes, count: bytes) -> bytes:
+    """Give the model of the first `count` nodes alone, with the last one's outputs and all inputs."""
+    import onnx
+
+    from proofhold.compile.passes import parse_model
+
+    model = parse_model(derived)
+    shapes = onnx.shape_inference.infer_shapes(model).graph
+    known = {value.name: value for value in (*shapes.value_info, *shapes.output)}
+    nodes = list(model.graph.node)[: int(count)]
+    del model.graph.node[:], model.graph.output[:]
+    model.graph.node.extend(nodes)
+    for name in nodes[-1].output:
+        model.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+    cut: bytes = model.SerializeToString(deterministic=True)
+    return cut
 
 
 @_refusals_as_data

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from proofhold import canonical
+from proofhold.catalogue import SAFE_CHECK_MODE, check_modes
 from proofhold.compile.errors import CompileError
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.locks import TAG_LENGTH, RunArgs, Visibility
@@ -42,6 +43,7 @@ def arguments(run_args: RunArgs, k: int) -> dict[str, Any]:
         "input_scale": run_args.input_scale,
         "param_scale": run_args.param_scale,
         "logrows": k,
+        "check_mode": SAFE_CHECK_MODE,
         "input_visibility": "public",
         "output_visibility": "public",
         "param_visibility": "fixed",
@@ -74,9 +76,17 @@ def check(
     """Compare settings with what was asked for and with the model's shapes.
 
     Raises:
-        CompileError: ``compile.needs_lookups`` or ``compile.unexpected_settings``.
+        CompileError: ``compile.unsafe_check_mode``, ``compile.needs_lookups`` or
+            ``compile.unexpected_settings``.
 
     """
+    modes = check_modes(settings)
+    if modes != {SAFE_CHECK_MODE}:
+        raise CompileError(
+            "compile.unsafe_check_mode",
+            f"the check mode is {', '.join(sorted(modes)) or 'missing'}, expected {SAFE_CHECK_MODE}: "
+            "ezkl would leave its own sanity checks out",
+        )
     if settings["required_lookups"]:
         operator = json.dumps(settings["required_lookups"][0])[:80]
         raise CompileError(

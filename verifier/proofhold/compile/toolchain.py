@@ -53,6 +53,14 @@ class Toolchain:
         inputs, outputs = json.loads(self._read(native.describe_model, published))
         return _ports(inputs), _ports(outputs)
 
+    def nodes(self, published: bytes) -> list[tuple[str, str, str]]:
+        """List a model's nodes in order: name, operator, domain."""
+        return [tuple(node) for node in json.loads(self._read(native.list_nodes, published))]
+
+    def cut(self, derived: bytes, count: int) -> bytes:
+        """Give the model of the first `count` nodes alone."""
+        return self._read(native.cut_model, derived, str(count).encode())
+
     def peak(self, published: bytes, inputs: tuple[InputSpec, ...]) -> float | None:
         """Bound every tensor of a model over its input domain; see `bounds.peak_magnitude`."""
         domain = [[spec.name, spec.dtype, spec.shape, spec.low, spec.high] for spec in inputs]

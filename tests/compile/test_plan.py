@@ -1,0 +1,139 @@
+"""A plan says what compiling gives, or which node stands in the way, before anything is proved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+
+from proofhold.compile import DEFAULT_RUN_ARGS, Specification, plan
+from proofhold.compile.prediction import predict
+from proofhold.compile.toolchain import Toolchain
+from proofhold.errors import Malformed
+from proofhold.locks import CircuitLock
+from proofhold_cli import main
+
+NAMES = ("breast_cancer", "digits")
+
+
+def lock_of(root: Path, name: str) -> CircuitLock:
+    return CircuitLock.decode((root / "circuits" / name / "circuit.lock.json").read_bytes())
+
+
+def chain(*operators: str, shape: Sequence[int | str] = (1, 4), domain: str = "") -> bytes:
+    """A model of these operators, one after the other, each with a name; `domain` is that of the last."""
+    names = [f"t{number}" for number in range(len(operators) + 1)]
+    nodes = [
+        helper.make_node(operator, [names[i]], [names[i + 1]], name=f"{operator}_{i}")
+        for i, operator in enumerate(operators)
+    ]
+    nodes[-1].domain = domain
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (names[0], names[-1])]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid(name, version) for name, version in {"": 20, domain or "": 20}.items()]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    encoded: bytes = model.SerializeToString()
+    return encoded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_is_what_compiling_gives(name: str, root: Path, tools: Toolchain) -> None:
+    folder, lock = root / "models" / name, lock_of(root, name)
+    found = plan(
+        (folder / "model.onnx").read_bytes(),
+        lock.run_args,
+        tools=tools,
+        specification=Specification.read(folder / "model.toml"),
+    )
+    assert found.obstacle is None
+    assert found.domain_checked
+    assert (found.rows, found.k, found.instances) == (lock.cost.rows, lock.cost.k, lock.cost.instances)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prediction_meets_the_circuits_that_it_was_drawn_through(name: str, root: Path) -> None:
+    cost = lock_of(root, name).cost
+    told = predict(cost.k)
+    assert (told.pk_bytes, told.vk_bytes) == (cost.pk_bytes, cost.vk_bytes)
+
+
+def test_a_prediction_grows_with_k() -> None:
+    told = [predict(k) for k in range(8, 20)]
+    for one, next_one in pairwise(told):
+        assert 0 < one.prove_s < next_one.prove_s
+        assert 0 < one.setup_s < next_one.setup_s
+        assert one.memory_bytes < next_one.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("operators", "code", "node", "operator"),
+    [
+        (("Relu", "Neg", "Gelu", "Relu", "Abs"), "compile.unsupported", "Gelu_2", "Gelu"),
+        (("Mish",), "compile.unsupported", "Mish_0", "Mish"),
+        (("Relu", "Abs", "Relu", "Neg", "Sigmoid"), "compile.needs_lookups", "Sigmoid_4", "Sigmoid"),
+        (("Tanh", "Relu"), "compile.needs_lookups", "Tanh_0", "Tanh"),
+    ],
+)
+def test_the_node_that_stands_in_the_way_is_named(
+    operators: tuple[str, ...], code: str, node: str, operator: str, tools: Toolchain
+) -> None:
+    obstacle = plan(chain(*operators), DEFAULT_RUN_ARGS, tools=tools).obstacle
+    assert obstacle is not None
+    assert (obstacle.code, obstacle.node, obstacle.operator) == (code, node, operator)
+    assert obstacle.why
+    assert obstacle.advice
+
+
+def test_an_operator_of_another_domain_and_a_free_shape_are_obstacles(tools: Toolchain) -> None:
+    foreign = plan(chain("Relu", "Normalizer", domain="ai.onnx.ml"), DEFAULT_RUN_ARGS, tools=tools).obstacle
+    assert foreign is not None
+    assert (foreign.code, foreign.node) == ("compile.custom_operators", "Normalizer_1")
+    free = plan(chain("Relu", shape=("batch", 4)), DEFAULT_RUN_ARGS, tools=tools).obstacle
+    assert free is not None
+    assert (free.code, free.node, free.advice) == (
+        "compile.shape",
+        "",
+        "export the model with fixed shapes",
+    )
+
+
+def test_a_domain_too_wide_is_an_obstacle(root: Path, tools: Toolchain) -> None:
+    path = root / "models" / NAMES[0] / "model.toml"
+    path.write_text(path.read_text().replace("high = 16.0", "high = 64.0"))
+    published = (path.parent / "model.onnx").read_bytes()
+    found = plan(published, DEFAULT_RUN_ARGS, tools=tools, specification=Specification.read(path))
+    assert found.obstacle is not None
+    assert found.obstacle.code == "compile.domain_too_wide"
+
+
+def test_what_is_no_model_is_malformed(tools: Toolchain) -> None:
+    with pytest.raises(Malformed, match=r"model\.not_onnx"):
+        plan(b"not a model", DEFAULT_RUN_ARGS, tools=tools)
+
+
+def test_the_command_says_it_in_words_and_in_json(root: Path) -> None:
+    def run(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["compile", "--plan", *map(str, arguments)])
+        return result.exit_code, result.output
+
+    good, bad = root / "models" / NAMES[0] / "model.onnx", root / "bad.onnx"
+    bad.write_bytes(chain("Relu", "Gelu"))
+    code, said = run(good)
+    assert code == 0, said
+    assert "rows         534, 47 instances: k = 10" in said
+    assert "domain       holds" in said
+    code, said = run(bad)
+    assert code == 4, said
+    assert "not supported: node 'Gelu_1', Gelu [compile.unsupported]" in said
+    assert "what to do" in said
+    code, said = run(bad, "--json")
+    found = json.loads(said)
+    assert (code, found["supported"], found["obstacle"]["node"]) == (4, False, "Gelu_1")
+    told = json.loads(run(good, "--json")[1])["predicted"]
+    assert told["pk_bytes"] == lock_of(root, NAMES[0]).cost.pk_bytes
+    assert run(good, "--out", root / "out")[0] == 2

@@ -1,0 +1,177 @@
+"""Can this model be a circuit, and what will it cost? Told in seconds, before any key is made.
+
+The passes and ezkl's own derivation of settings decide, never a list of operators that would grow stale. When
+they refuse, the node is found by halving: the shortest beginning of the graph that is refused ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proofhold.compile import native, settings
+from proofhold.compile.cache import write_atomically
+from proofhold.compile.check import NOT_ABOUT_THE_MODEL
+from proofhold.compile.circuit import check_peak, derive_settings
+from proofhold.compile.errors import CompileError
+from proofhold.compile.prediction import Prediction, predict
+from proofhold.compile.specification import Specification
+from proofhold.compile.toolchain import Toolchain
+from proofhold.domain import InputSpec, OutputSpec
+from proofhold.locks import MAX_K, TAG_LENGTH, RunArgs
+
+REFUSED_FOR_A_NODE = ("compile.unsupported", "compile.needs_lookups", "compile.settings_failed")
+
+_AS_GEMM = "rewrite it as tensor operators: MatMul and comparisons"
+_OUTSIDE = "leave it out of the model and state it as post_processing in model.toml, if it is the last step"
+_RELU = "train with Relu, or another activation without a table, in its place"
+_ADVICE: Mapping[str, str] = {
+    "LinearClassifier": "export it as MatMul and Add, and its Sigmoid or Softmax as post_processing",
+    "LinearRegressor": "export it as MatMul and Add",
+    "TreeEnsembleClassifier": _AS_GEMM,
+    "TreeEnsembleRegressor": _AS_GEMM,
+    "TreeEnsemble": _AS_GEMM,
+    "Sigmoid": _OUTSIDE,
+    "Softmax": _OUTSIDE,
+    "LogSoftmax": _OUTSIDE,
+    "ArgMax": _OUTSIDE,
+    "TopK": _OUTSIDE,
+    "Gelu": _RELU,
+    "Mish": _RELU,
+    "Tanh": _RELU,
+    "Elu": _RELU,
+    "Selu": _RELU,
+    "HardSwish": _RELU,
+}
+_ADVICE_BY_CODE: Mapping[str, str] = {
+    "compile.custom_operators": "export with the standard operator set only",
+    "compile.domain_too_wide": "narrow the input domain in model.toml, or lower --scale",
+    "compile.dtype": "export the model with float32 inputs and outputs",
+    "compile.needs_lookups": "replace the operator by Add, Mul, MatMul, Conv, Relu and the like",
+    "compile.opset": "export the model with another operator set version",
+    "compile.shape": "export the model with fixed shapes",
+    "compile.too_large": "make the model smaller, or prove it in parts",
+    "compile.unsupported": "express the operator by Add, Mul, MatMul, Conv, Relu and the like",
+}
+_ADVICE_OTHERWISE = "see the reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a model cannot be a circuit: a stable code, the node and its operator, why, and what to do.
+
+    Node and operator are empty where it is not about one.
+    """
+
+    code: str
+    node: str
+    operator: str
+    why: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What compiling a model would give: an obstacle, or the circuit's size and what it will take."""
+
+    obstacle: Obstacle | None
+    rows: int = 0
+    k: int = 0
+    instances: int = 0
+    predicted: Prediction | None = None
+    domain_checked: bool = False
+    """Whether the input domain was known, and the circuit found to hold it."""
+
+
+def plan(
+    published: bytes, run_args: RunArgs, *, tools: Toolchain, specification: Specification | None = None
+) -> Plan:
+    """Say whether a model can be compiled, and what its circuit will cost.
+
+    Args:
+        published: the ONNX file's bytes.
+        run_args: ezkl's arguments; the prediction is for two columns.
+        tools: workers for onnx and ezkl.
+        specification: the model's input domain, to be checked where it is known.
+
+    Raises:
+        Malformed: ``model.…``: the bytes are no ONNX model.
+        CompileError: this machine cannot tell: a code of `check.NOT_ABOUT_THE_MODEL`.
+        ToolFailed: nor can it when a tool died or hung.
+
+    """
+    try:
+        derived = tools.derive(published)
+        ports, outputs = tools.describe(published)
+        inputs = specification.inputs(ports) if specification else _of_any_domain(ports)
+        if specification:
+            check_peak(tools.peak(published, inputs), run_args)
+    except CompileError as error:
+        return Plan(_obstacle(error, _foreign_node(published, error, tools)))
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
+        folder = Path(temporary)
+        write_atomically(folder / native.MODEL_FILE, derived)
+        try:
+            pinned, k = derive_settings(folder, run_args, inputs, outputs, tools)
+        except CompileError as error:
+            if error.code in NOT_ABOUT_THE_MODEL:
+                raise
+            return Plan(_obstacle(error, _refused_node(derived, run_args, error, folder, tools)))
+    if k > MAX_K:
+        too_large = CompileError("compile.too_large", f"the circuit takes k = {k}, expected at most {MAX_K}")
+        return Plan(_obstacle(too_large, ("", "")))
+    rows: int = json.loads(pinned)["num_rows"]
+    instances = TAG_LENGTH + sum(port.elements for port in (*ports, *outputs))
+    return Plan(None, rows, k, instances, predict(k), domain_checked=specification is not None)
+
+
+def _of_any_domain(ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
+    """Give inputs some domain: the settings do not depend on it."""
+    return tuple(InputSpec(port.name, port.dtype, port.shape, -1.0, 1.0) for port in ports)
+
+
+def _foreign_node(published: bytes, error: CompileError, tools: Toolchain) -> tuple[str, str]:
+    """Give name and operator of the first node that is not of the standard set, if that is the matter."""
+    from proofhold.compile.passes.well_formed import STANDARD_DOMAINS
+
+    if error.code == "compile.custom_operators":
+        for name, operator, domain in tools.nodes(published):
+            if domain not in STANDARD_DOMAINS:
+                return name, operator
+    return "", ""
+
+
+def _refused_node(
+    derived: bytes, run_args: RunArgs, error: CompileError, folder: Path, tools: Toolchain
+) -> tuple[str, str]:
+    """Give name and operator of the node at which the graph begins to be refused."""
+    nodes = tools.nodes(derived)
+    if error.code not in REFUSED_FOR_A_NODE or not nodes:
+        return "", ""
+    good, refused = 0, len(nodes)
+    while refused - good > 1:
+        middle = (good + refused) // 2
+        if _is_refused(tools.cut(derived, middle), run_args, folder, tools):
+            refused = middle
+        else:
+            good = middle
+    name, operator, _ = nodes[refused - 1]
+    return name, operator
+
+
+def _is_refused(cut: bytes, run_args: RunArgs, folder: Path, tools: Toolchain) -> bool:
+    write_atomically(folder / native.MODEL_FILE, cut)
+    try:
+        made = tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS))
+    except CompileError:
+        return True
+    return bool(json.loads(made)["required_lookups"])
+
+
+def _obstacle(error: CompileError, node: tuple[str, str]) -> Obstacle:
+    name, operator = node
+    advice = _ADVICE.get(operator) or _ADVICE_BY_CODE.get(error.code, _ADVICE_OTHERWISE)
+    return Obstacle(error.code, name, operator, error.message, advice)
