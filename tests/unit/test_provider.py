@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,8 @@ from judging import (
     shifted,
 )
 from proofhold import canonical
+from proofhold.compile import native
+from proofhold.compile.errors import ToolFailed
 from proofhold.compile.provingkey import ensure_proving_key
 from proofhold.core import Accepted
 from proofhold.errors import Malformed, Misuse
@@ -169,6 +171,23 @@ def made(proof: ZkProof) -> bytes:
     return b"\x00" + canonical.encode(value)
 
 
+class HandedOut(AnsweringRunner):
+    """A prover that hands out what it was given; everything else really runs."""
+
+    def run(self, task: Callable[..., bytes], *parts: bytes, deadline_s: float = 30.0) -> bytes:
+        if task is native.prove:
+            return super().run(task, *parts, deadline_s=deadline_s)
+        return runner().run(task, *parts, deadline_s=deadline_s)
+
+
+def test_a_false_proof_is_never_signed_for(proving: ProcessRunner) -> None:
+    false = bytearray(proof().proof)
+    false[100] ^= 1
+    prover = Prover(HandedOut(made(replace(proof(), proof=bytes(false)))))
+    with pytest.raises(ToolFailed, match="does not verify"):
+        respond(job(), INPUT, entry(), PROVIDER, prover=prover)
+
+
 def test_a_response_with_a_proof_is_accepted(proving: ProcessRunner) -> None:
     nonce = bytes(32)
     other = job(nonce=nonce.hex(), input=INPUT.digest(nonce))
@@ -188,13 +207,13 @@ def test_two_proofs_of_one_job_differ_and_prove_the_same(proving: ProcessRunner)
 
 
 def test_the_claimed_output_is_the_proved_one(proving: ProcessRunner) -> None:
-    prover = Prover(AnsweringRunner(made(proof())))
+    prover = Prover(HandedOut(made(proof())))
     bundle = respond(job(), INPUT, entry(), PROVIDER, prover=prover)
     assert bundle == proved()
 
 
 def test_a_proof_of_another_job_is_never_signed_for(proving: ProcessRunner) -> None:
-    prover = Prover(AnsweringRunner(made(proof())))
+    prover = Prover(HandedOut(made(proof())))
     with pytest.raises(Misuse, match="not those of this job"):
         prover.prove(entry(), "11" * 32, INPUT)
 
@@ -205,13 +224,13 @@ def test_instances_that_we_did_not_ask_for_are_never_signed_for(
 ) -> None:
     instances = list(proof().instances)
     instances[position] = "ff" + "00" * 31
-    prover = Prover(AnsweringRunner(made(replace(proof(), instances=tuple(instances)))))
+    prover = Prover(HandedOut(made(replace(proof(), instances=tuple(instances)))))
     with pytest.raises(Misuse, match="not those of this job"):
         prover.prove(entry(), job().digest, INPUT)
 
 
 def test_a_prover_that_gives_too_few_instances_is_malformed(proving: ProcessRunner) -> None:
-    prover = Prover(AnsweringRunner(made(replace(proof(), instances=proof().instances[:10]))))
+    prover = Prover(HandedOut(made(replace(proof(), instances=proof().instances[:10]))))
     with pytest.raises(Malformed):
         prover.prove(entry(), job().digest, INPUT)
 

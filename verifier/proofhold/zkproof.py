@@ -7,6 +7,7 @@ is not decided here (backends/ezkl.py).
 from __future__ import annotations
 
 import base64
+import json
 import struct
 from dataclasses import dataclass
 
@@ -36,6 +37,10 @@ class ZkProof:
         """Write the evidence: canonical JSON, version 1 (docs/formats/bundle.md)."""
         proof = base64.b64encode(self.proof).decode()
         return canonical.encode({"instances": list(self.instances), "proof": proof, "version": 1})
+
+    def snark(self) -> bytes:
+        """Give what ezkl reads as a proof file, of nothing but what the verifying key authenticates."""
+        return json.dumps({"instances": [list(self.instances)], "proof": list(self.proof)}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> ZkProof:

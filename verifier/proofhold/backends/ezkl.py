@@ -15,7 +15,6 @@ finish says nothing about the proof: it is unclear, and retried (PROTOCOL P17).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,11 +101,10 @@ class EzklBackend:
         return self._check_natively(proof, circuit)  # step 4
 
     def _check_natively(self, proof: ZkProof, circuit: Circuit) -> Check:
-        snark = json.dumps({"instances": [list(proof.instances)], "proof": list(proof.proof)}).encode()
         try:
             answer = self.runner.run(
                 verify_natively,
-                snark,
+                proof.snark(),
                 circuit.settings,
                 circuit.vk,
                 circuit.srs,

@@ -11,12 +11,14 @@ from proofhold import canonical
 from proofhold.canonical import Digest
 from proofhold.catalogue import Circuit, Entry
 from proofhold.compile import native
+from proofhold.compile.errors import ToolFailed
 from proofhold.compile.provingkey import ensure_proving_key
 from proofhold.errors import Misuse
 from proofhold.job import job_tag
 from proofhold.payload import Tensors
 from proofhold.runner import Runner
 from proofhold.zkproof import ZkProof, expected_instances, proved_output
+from proofhold.zkverify import VALID, verify_natively
 
 PROVE_DEADLINE_S = 3600.0
 MAX_NATIVE_PROOF_BYTES = 8 * 2**20
@@ -64,10 +66,12 @@ class Prover:
         Raises:
             Misuse: the entry has no circuit.
             CompileError: this machine cannot make the circuit's proving key, or there is no witness.
+            ToolFailed: the proof that came out is false.
             RunnerError: the prover died or took too long.
 
         """
-        lock = self.circuit_of(entry).lock
+        circuit = self.circuit_of(entry)
+        lock = circuit.lock
         keys = ensure_proving_key(entry, cache=self.cache, on_step=on_step)
         on_step(f"proving (k = {lock.cost.k}, {lock.cost.rows} rows)")
         numbers = [tensor.numpy().ravel().tolist() for tensor in inputs.items]
@@ -83,6 +87,11 @@ class Prover:
         expected = expected_instances(lock, job, inputs, proved_output(lock, proof.instances))
         if expected.column != proof.instances:
             raise Misuse("the proof's instances are not those of this job and input")
+        # ezkl hands out false proofs without a word, in either check mode (docs/adr/0015): a fault of this
+        # machine would cost the bond.
+        verified = self.runner.run(verify_natively, proof.snark(), circuit.settings, circuit.vk, circuit.srs)
+        if verified != VALID:
+            raise ToolFailed(f"the proof of {lock.name} that was just made does not verify: sign nothing")
         return proof
 
 
