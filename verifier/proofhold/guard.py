@@ -402,20 +402,19 @@ def plan(terms: Terms, *, price: int, bond: int) -> Plan:
     _within("price", price, 1, terms.greatest_value or MAX_KAPPA)
     _within("bond", bond, 0, MAX_KAPPA)
     floor = least_rate_ppm(terms.gain(price), bond, terms.detection_ppm)
-    standing = Standing(probation_left=0)
-    trusted = [standing]
-    while trusted[-1].multiplier_ppm > terms.least_multiplier_ppm:
-        following = trusted[-1].after(Observation.CLEAN, 0, terms)
-        if following.multiplier_ppm == trusted[-1].multiplier_ppm:
-            break
-        trusted.append(following)
-    steady = len(trusted) - 1
-    stages = [_stage("probation", Standing.newcomer(terms), terms, price, floor)]
-    stages += [
-        _stage("steady" if count == steady else "trusted", trusted[count], terms, price, floor)
-        for count in sorted({0, steady // 4, steady // 2, steady})
-    ]
-    return Plan(terms, price, bond, tuple(stages), floor, bond >= terms.worst_case)
+    is_covered = bond >= terms.worst_case
+    probation = 0 if is_covered else terms.probation_checks
+    ladder = [Standing.newcomer(terms)]
+    while len(ladder) <= probation or ladder[-1].multiplier_ppm > terms.least_multiplier_ppm:
+        ladder.append(ladder[-1].after(Observation.CLEAN, 0, terms))
+        if len(ladder) > probation and ladder[-1].multiplier_ppm == ladder[-2].multiplier_ppm:
+            break  # a multiplier that does not decay any more
+    last = len(ladder) - 1
+    stages = tuple(
+        _stage(_name(clean, probation, last), ladder[clean], terms, price, bond, floor)
+        for clean in sorted({0, probation, (probation + last) // 2, last})
+    )
+    return Plan(terms, price, bond, stages, floor, is_covered)
 
 
 def undetected_probability(terms: Terms, value: int) -> float:
@@ -424,11 +423,16 @@ def undetected_probability(terms: Terms, value: int) -> float:
     return math.exp(-exponent)
 
 
-def _stage(name: str, standing: Standing, terms: Terms, price: int, floor: int | None) -> Stage:
-    needed = demand(terms, standing, price=price, rate_ppm=PPM if floor is None else floor)
-    if floor is None or floor > needed.rate_ppm:
-        needed = replace(needed, rate_ppm=PPM if floor is None else floor)
-    return Stage(name, standing.clean, standing.multiplier_ppm, needed)
+def _name(clean: int, probation: int, last: int) -> str:
+    return "probation" if clean < probation else "steady" if clean == last else "trusted"
+
+
+def _stage(name: str, standing: Standing, terms: Terms, price: int, bond: int, floor: int | None) -> Stage:
+    least = PPM if floor is None else floor
+    needed = demand(terms, standing, price=price, rate_ppm=least, bond=bond)
+    return Stage(
+        name, standing.clean, standing.multiplier_ppm, replace(needed, rate_ppm=max(least, needed.rate_ppm))
+    )
 
 
 def _objection(code: str, text: str, got: int, expected: str, fault: Fault) -> Reason:
