@@ -26,7 +26,7 @@ from escrow_builders import (
 from proofhold.core import Fault
 from proofhold.escrow import HoldRecord, Refused, Ruling, SqliteEscrow
 from proofhold.guard import Observation, Standing, Terms
-from proofhold.job import PPM, OnnxModel, ResolutionOutcome, Service
+from proofhold.job import PPM, OnnxModel, ResolutionOutcome, Service, SignedJob
 
 TERMS = Terms(kappa=PRICE, probation_checks=3)
 MODEL = f"onnx:{digest_of('model')}"
@@ -274,3 +274,19 @@ def test_settling_at_once_loses_no_observation(scene: Scene, folder: Path) -> No
     for _ in held:
         expected = expected.after(Observation.CLEAN, PRICE, TERMS)
     assert standing(scene) == expected
+
+
+def test_funding_at_once_does_not_overdraw_the_free_bond(scene: Scene, folder: Path) -> None:
+    guard(scene, Terms(kappa=PRICE * 5, probation_checks=0))
+    scene.escrow.withdraw(PROVIDER.public, BOND * 100 - 5 * PRICE, USDC, key="out", now=START)
+    jobs = [scene.draft(sampling_rate_ppm=999_999, bond=600, withholding_penalty=600) for _ in range(8)]
+
+    def fund(job: SignedJob) -> str:
+        with SqliteEscrow.open(folder / "escrow.db") as escrow:
+            try:
+                return escrow.fund(job, now=START).id
+            except Refused as refusal:
+                return refusal.code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fund, jobs)).count("guard.exposure") == 3

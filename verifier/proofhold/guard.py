@@ -303,9 +303,9 @@ def least_penalty(gain: int, rate_ppm: int) -> int:
 class Sprt:
     """Wald's sequential test of a failure rate: how long a probation must be (Wald 1945).
 
-    A provider that fails `bad_ppm` of its checks passes with probability about `false_accept_ppm` at most,
-    one that fails `good_ppm` is turned away with about `false_reject_ppm` (Wald's approximation, which
-    ignores the overshoot; the overshoot errs to the safe side for the product of both).
+    A provider that fails `bad_ppm` of its checks passes with probability `false_accept_ppm`, one that fails
+    `good_ppm` is turned away with `false_reject_ppm`. Wald's thresholds keep each of the two errors below
+    its own divided by one minus the other: 0.1001 % at the defaults.
     """
 
     good_ppm: int = 1_000
