@@ -18,6 +18,7 @@ COMMANDS = {
     ),
     "demo": ("proofhold_cli.demo", "demo_command", "Play the whole story on real models and real proofs."),
     "escrow": ("proofhold_cli.escrow", "escrow_group", "Hold money, record claims, settle."),
+    "guard": ("proofhold_cli.guard", "guard_group", "Bound in money what an unchecked provider can cost."),
     "job": ("proofhold_cli.job", "job_group", "Draft the job that buyer and provider sign."),
     "keys": ("proofhold_cli.keys", "keys_group", "Make keys and say which ones to trust."),
     "policy": ("proofhold_cli.policy", "policy_group", "Explain what a policy demands."),

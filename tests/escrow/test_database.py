@@ -69,8 +69,8 @@ def test_another_file_is_no_escrow(folder: Path) -> None:
     "change",
     [
         "UPDATE schema_version SET digest = 'another'",
-        "INSERT INTO schema_version VALUES (2, '0002_later.sql', 'x')",
-        "UPDATE schema_version SET version = 7",
+        "INSERT INTO schema_version VALUES (99, '0099_later.sql', 'x')",
+        "UPDATE schema_version SET version = version + 6",
     ],
 )
 def test_another_schema_is_refused(scene: Scene, folder: Path, change: str) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 import proofhold.escrow
+import proofhold.guard
 from escrow_builders import memory_folder
 from proofhold.escrow import BondState, SqliteEscrow, State
 from proofhold.escrow.database import APPLICATION_ID, migrations
+from proofhold.guard import Terms
+from proofhold.money import Currency
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/formats/escrow.md").read_text()
@@ -23,7 +26,7 @@ def test_the_page_names_every_table_and_column(folder: Path) -> None:
     SqliteEscrow.create(folder / "escrow.db", escrow="mine").close()
     connection = sqlite3.connect(folder / "escrow.db")
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    assert len(tables) == 16
+    assert len(tables) == 19
     for table in tables:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{table}` |")), "")
@@ -36,8 +39,11 @@ def test_the_page_lists_every_code() -> None:
     folder = Path(proofhold.escrow.__file__).parent
     source = "\n".join(path.read_text() for path in folder.glob("*.py"))
     raised = set(re.findall(r"(?:Refused|EscrowFailure)\(\s*\"([a-z_.]+)\"", source))
+    raised |= set(re.findall(r"_objection\(\"(guard\.[a-z]+)\"", Path(proofhold.guard.__file__).read_text()))
     raised |= set(re.findall(r"\"(escrow\.decided)\" if", source)) | {"escrow.wrong_state"}
-    listed = set(re.findall(r"^\| `((?:escrow|job|claim|decline|resolution)\.[a-z_]+)`", PAGE, re.MULTILINE))
+    listed = set(
+        re.findall(r"^\| `((?:escrow|job|claim|decline|resolution|guard)\.[a-z_]+)`", PAGE, re.MULTILINE)
+    )
     assert raised == listed
 
 
@@ -71,4 +77,11 @@ def test_a_file_of_schema_1_opens_and_goes_on(restored: SqliteEscrow) -> None:
     }
     for _ in range(4):
         restored.run_timers(max(record.funded_at for record in records) + 10**6)
+    assert restored.audit() == ()
+
+
+def test_a_file_of_schema_1_is_migrated_and_can_be_guarded(restored: SqliteEscrow) -> None:
+    assert restored.guard("USDC") is None
+    restored.set_guard(Currency("USDC", 6), Terms(kappa=1_000), now=0)
+    assert restored.guard("USDC") == Terms(kappa=1_000)
     assert restored.audit() == ()

@@ -53,6 +53,7 @@ from proofhold.escrow.rail import LedgerRail
 from proofhold.escrow.sqlite import SqliteEscrow
 from proofhold.escrow.states import BondState, State
 from proofhold.exchange import Bundle, Exchange
+from proofhold.guard import Observation, Terms
 from proofhold.job import PPM, Claim, OnnxModel, SignedJob
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Document, Payload, encode_payload
@@ -64,6 +65,7 @@ from proofhold.settlement import (
     Outcome,
     fund,
     funding_objections,
+    observation_of,
     ruling_of,
     settle,
     settle_receipt,
@@ -706,3 +708,40 @@ def test_a_verdict_that_fits_no_receipt_is_misuse_and_moves_nothing(hall: Hall) 
     with pytest.raises(Misuse):
         hall.settle(hold, rejected(hold, replace(FALSE, code="Not A Code")))
     assert hall.state(hold) is State.CLAIMED
+
+
+# --- the guard (PROTOCOL P11) ---------------------------------------------------------------------------
+
+
+def test_each_verdict_tells_the_guard_what_was_checked(hall: Hall) -> None:
+    hold = hall.claimed()
+    not_drawn = Finding("replay", dict.fromkeys(Property, Assurance.NOT_DRAWN))
+    both = (FINDING, not_drawn)
+    told = [
+        observation_of(Receipt.issue(verdict, VERIFIER))
+        for verdict in (
+            accepted(hold),
+            replace(accepted(hold), findings=(not_drawn,)),
+            replace(accepted(hold), findings=both),
+            rejected(hold, FALSE),
+            rejected(hold, MEASURED),
+            rejected(hold, NOBODYS),
+            rejected(hold, replace(FALSE, fault=Fault.BUYER)),
+            inconclusive(hold),
+        )
+    ]
+    assert told == [
+        *(Observation.CLEAN, Observation.UNCHECKED, Observation.CLEAN),
+        *(Observation.FAILED, Observation.FAILED, None, None, None),
+    ]
+
+
+def test_the_guard_counts_what_the_hook_settles(hall: Hall) -> None:
+    hall.escrow.set_guard(USDC, Terms(kappa=PRICE), now=NOW)
+    with refused("guard.rate"):
+        hall.fund(sampling_rate_ppm=PPM // 2)
+    for verdict in (accepted, rejected):
+        hold = hall.claimed(sampling_rate_ppm=PPM)
+        hall.settle(hold, verdict(hold))
+    (record,) = hall.escrow.guard_records(PROVIDER.public)
+    assert (record.standing.clean, record.standing.failed) == (1, 1)

@@ -15,11 +15,12 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from proofhold.canonical import Digest
-from proofhold.core import Answer, Fault, NeedKind, Reason, Verdict
+from proofhold.core import Answer, Assurance, Fault, NeedKind, Property, Reason, Verdict
 from proofhold.escrow.escrow import CaptureRecord, Escrow, HoldRecord, Ruling
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
+from proofhold.guard import Observation
 from proofhold.job import SignedJob
 from proofhold.keys import SigningKey
 from proofhold.payload import Payload
@@ -92,7 +93,8 @@ def fund(
 
     Raises:
         NotFundable: with every reason of the first four kinds.
-        Refused: the escrow's own reasons.
+        Refused: the escrow's own reasons, and its guard's: the rate and the bond that it demands are
+            frozen here (P11).
 
     """
     reasons = funding_objections(job, payload, policy=policy, verifier=verifier)
@@ -180,6 +182,7 @@ def settle_receipt(
         receipt=receipt.encode(),
         now=clock(),
         one_use=receipt.one_use,
+        observation=observation_of(receipt),
     )
     first = Receipt.decode(applied.decision.receipt)
     return Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
@@ -240,6 +243,23 @@ def ruling_of(receipt: Receipt) -> Ruling | None:
             return None
 
 
+def observation_of(receipt: Receipt) -> Observation | None:
+    """Say what a receipt tells the guard (P11); None where it says nothing about the provider.
+
+    An acceptance was checked if the output is shown on anybody's word: one that merely could have been
+    checked leaves what was paid exposed. A rejection counts against the provider where the fault is its.
+    """
+    match receipt.outcome:
+        case Judged.ACCEPTED:
+            words = set(receipt.shown.get(Property.OUTPUT, ())) - {Assurance.NOT_DRAWN}
+            return Observation.CLEAN if words else Observation.UNCHECKED
+        case Judged.REJECTED:
+            at_fault = any(reason.fault is Fault.PROVIDER for reason in receipt.reasons)
+            return Observation.FAILED if at_fault else None
+        case Judged.INCONCLUSIVE:
+            return None
+
+
 def _compare(record: HoldRecord, receipt: Receipt) -> int:
     """Compare what was judged with the hold's own record (P4), and give the capture that it is about."""
     if receipt.statement is None:
@@ -279,6 +299,7 @@ __all__ = [
     "Outcome",
     "fund",
     "funding_objections",
+    "observation_of",
     "settle",
     "settle_receipt",
     "verify_and_settle",

@@ -18,6 +18,7 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
+from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.home import create_home, open_home
 from proofhold.escrow.ledger import Account, AccountKind, Balance
 from proofhold.escrow.rail import (
@@ -53,6 +54,7 @@ __all__ = [
     "Account",
     "AccountKind",
     "Balance",
+    "GuardRecord",
     "Rail",
     "LedgerRail",
     "SqliteRail",

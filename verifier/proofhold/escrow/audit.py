@@ -40,10 +40,20 @@ _PAYMENTS = (
     " LEFT JOIN transfer ON key = 'pay:' || hold || ':' || seq || ':' || direction"
 )
 
+_STANDINGS = (
+    "SELECT s.provider, s.model, s.currency, s.clean, s.unchecked, s.failed,"
+    " count(iif(observation = 'clean', 1, NULL)) AS seen_clean,"
+    " count(iif(observation = 'unchecked', 1, NULL)) AS seen_unchecked,"
+    " count(iif(observation = 'failed', 1, NULL)) AS seen_failed"
+    " FROM guard_standing AS s LEFT JOIN guard_hold AS h"
+    " ON h.provider = s.provider AND h.model = s.model AND h.currency = s.currency"
+    " GROUP BY s.provider, s.model, s.currency"
+)
+
 
 def audit(tx: Transaction) -> tuple[Difference, ...]:
     """List everything in the books that contradicts something else in them."""
-    checks = (_file, _entries, _moves, _money)
+    checks = (_file, _entries, _moves, _money, _guard)
     return tuple(difference for check in checks for difference in check(tx))
 
 
@@ -122,6 +132,15 @@ def _money(tx: Transaction) -> Iterator[Difference]:
         if held.get(("bond", row["hold"]), 0) != stake:
             text = f"{held.get(('bond', row['hold']), 0)} lie in it, not {stake}, and it is {bond}"
             yield Difference(f"bond {row['hold']}", text)
+
+
+def _guard(tx: Transaction) -> Iterator[Difference]:
+    """Does what is known of providers count what was observed?"""
+    for row in tx.execute(_STANDINGS):
+        name = f"guard {row['provider']} {row['model']} {row['currency']}"
+        for what in ("clean", "unchecked", "failed"):
+            if row[what] != row[f"seen_{what}"]:
+                yield Difference(name, f"{row[what]} {what}, its holds say {row[f'seen_{what}']}")
 
 
 def _orders(state: State, price: int, amount: int | None) -> dict[str, int]:

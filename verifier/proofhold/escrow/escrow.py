@@ -13,11 +13,20 @@ from typing import Protocol
 
 from proofhold.canonical import Digest
 from proofhold.core import Statement
+from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.ledger import Balance
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
-from proofhold.job import SignedClaim, SignedDecline, SignedJob, SignedResolution, statement_of
+from proofhold.guard import Demand, Observation, Terms
+from proofhold.job import (
+    ModelReference,
+    SignedClaim,
+    SignedDecline,
+    SignedJob,
+    SignedResolution,
+    statement_of,
+)
 from proofhold.keys import Key
 from proofhold.money import Currency
 from proofhold.payload import Payload
@@ -213,7 +222,9 @@ class Escrow(Protocol):
             Malformed: the job is not what its format says.
             Refused: ``job.signature``, ``job.escrow``, ``job.captures``, ``job.commitment``,
                 ``job.commitment_used``, ``job.price``, ``job.penalty``, ``escrow.already_funded``,
-                ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``, ``escrow.balance``.
+                ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``, ``escrow.balance``; and, where
+                the currency is guarded, ``guard.value``, ``guard.rate``, ``guard.bond``,
+                ``guard.penalty``, ``guard.exposure`` (P11).
 
         """
 
@@ -277,6 +288,7 @@ class Escrow(Protocol):
         receipt: bytes,
         now: int,
         one_use: Iterable[Digest] = (),
+        observation: Observation | None = None,
     ) -> Applied:
         """Move a claimed capture as a verdict rules. The caller has compared verdict and hold (P4).
 
@@ -292,6 +304,8 @@ class Escrow(Protocol):
             now: unix seconds.
             one_use: digests of signed payloads that a release rests on: each serves one capture, for good,
                 whether it was taken with the claim or only known once the evidence was judged (P6).
+            observation: what the verdict tells the guard. Left out, a release was not checked, a refund is
+                a failed check, and a dispute tells nothing yet.
 
         Raises:
             Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``;
@@ -344,6 +358,26 @@ class Escrow(Protocol):
             Refused: ``escrow.unknown_hold``.
 
         """
+
+    def set_guard(self, currency: Currency, terms: Terms, *, now: int) -> None:
+        """Guard the jobs of a currency from now on, or change how (P11).
+
+        What was demanded of funded holds stays; so does what is known of providers.
+        """
+
+    def guard(self, currency: str) -> Terms | None:
+        """Give a currency's guard; None where its jobs are not guarded."""
+
+    def demand(
+        self, provider: Key, model: ModelReference, currency: str, *, price: int, bond: int = 0
+    ) -> Demand | None:
+        """Say what a job would have to carry today; None where the currency is not guarded.
+
+        For whoever drafts one: what is demanded when it is funded is what counts.
+        """
+
+    def guard_records(self, provider: Key) -> tuple[GuardRecord, ...]:
+        """Give what the guard knows of a provider, a record each model and currency."""
 
     def balances(self) -> tuple[Balance, ...]:
         """Give every account with what it holds; per currency they sum to zero."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from proofhold.canonical import Digest
 from proofhold.core import Fault
-from proofhold.escrow import ledger
+from proofhold.escrow import guarding, ledger
 from proofhold.escrow.database import Transaction
 from proofhold.escrow.ledger import Account, AccountKind
 from proofhold.escrow.rail import Direction
@@ -24,6 +24,7 @@ from proofhold.escrow.states import (
     bond_move,
     move,
 )
+from proofhold.guard import Observation
 from proofhold.job import MAX_CAPTURES, Job, SignedJob
 from proofhold.keys import Signed
 
@@ -68,6 +69,8 @@ class Noted:
     claimed_at: int | None = None
     verification_due: int | None = None
     lease_s: int = 0
+    observation: Observation | None = None
+    """What a verdict tells the guard, in whose books it goes."""
 
 
 def load(tx: Transaction, hold: Digest, seq: int) -> Capture:
@@ -106,7 +109,7 @@ def create(tx: Transaction, hold: Digest, signed: SignedJob, *, now: int) -> Non
     """Write a new hold, its first capture and its bond; the price and the bond move into it.
 
     Raises:
-        Refused: ``escrow.balance``, with the party at fault.
+        Refused: ``escrow.balance``, with the party at fault; or what the guard objects.
 
     """
     job = signed.document
@@ -130,6 +133,7 @@ def create(tx: Transaction, hold: Digest, signed: SignedJob, *, now: int) -> Non
         ledger.transfer(
             tx, f"bond:{hold}", provider, capture.bond_account, job.bond, at=now, fault=Fault.PROVIDER
         )
+    guarding.admit(tx, hold, job)
 
 
 def move_capture(
@@ -170,6 +174,8 @@ def move_capture(
     if done.rowcount != 1:
         raise Refused("escrow.lost_race", f"the capture is no longer {capture.state}")
     _log(tx, capture, row, now=now, cause=cause)
+    told = None if noted is None else noted.observation
+    guarding.observe(tx, moved.hold, event, moved.state, told, amount=moved.amount or 0)
     if moved.state.is_decided and not capture.state.is_decided:
         _order_payments(tx, moved)
     return move_bond(tx, moved, row.bond, now=now)

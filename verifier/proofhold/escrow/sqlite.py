@@ -13,7 +13,7 @@ from proofhold import sampling
 from proofhold.canonical import DIGEST_BYTES, Digest
 from proofhold.core import Fault
 from proofhold.errors import Misuse
-from proofhold.escrow import audit, guards, ledger, moves, payments, reports, timers
+from proofhold.escrow import audit, guarding, guards, ledger, moves, payments, reports, timers
 from proofhold.escrow.database import Database, Transaction
 from proofhold.escrow.escrow import (
     MAX_ATTEMPTS,
@@ -28,14 +28,17 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
+from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.ledger import Account, AccountKind, Balance
 from proofhold.escrow.moves import Noted
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import RELEASE_SIDE, Event, State
+from proofhold.guard import Demand, Observation, Standing, Terms, demand
 from proofhold.job import (
     NAME_PATTERN,
     Delivery,
+    ModelReference,
     ResolutionOutcome,
     SignedClaim,
     SignedDecline,
@@ -51,6 +54,8 @@ _EVENT_OF_RULING = {
     Ruling.REFUND: Event.REFUTED,
     Ruling.DISPUTE: Event.DISPUTE,
 }
+_LEAST_FAVOURABLE = {Ruling.RELEASE: Observation.UNCHECKED, Ruling.REFUND: Observation.FAILED}
+"""What the guard is told where the caller does not say: nothing that a provider could gain by."""
 _EVENT_OF_RESOLUTION = {
     ResolutionOutcome.RELEASE: Event.RESOLVED_RELEASE,
     ResolutionOutcome.REFUND: Event.RESOLVED_REFUND,
@@ -232,6 +237,7 @@ class SqliteEscrow:
         receipt: bytes,
         now: int,
         one_use: Iterable[Digest] = (),
+        observation: Observation | None = None,
     ) -> Applied:
         """Carry out a ruling: see `Escrow`."""
         guards.require_time(now)
@@ -248,7 +254,8 @@ class SqliteEscrow:
             if ruling is Ruling.RELEASE:
                 _take_one_use(tx, hold, seq, one_use)
             event = _EVENT_OF_RULING[ruling]
-            capture = moves.move_capture(tx, capture, event, now=now, cause=receipt_digest)
+            noted = Noted(observation=observation or _LEAST_FAVOURABLE.get(ruling))
+            capture = moves.move_capture(tx, capture, event, now=now, cause=receipt_digest, noted=noted)
             decision = Decision(ruling, receipt_digest, receipt, now)
             tx.execute(
                 "INSERT INTO decision VALUES (?, ?, ?, ?, ?, ?)",
@@ -313,6 +320,34 @@ class SqliteEscrow:
         with self._database.reading() as tx:
             reports.hold_record(tx, hold)
             return reports.history(tx, hold)
+
+    def set_guard(self, currency: Currency, terms: Terms, *, now: int) -> None:
+        """Guard a currency: see `Escrow`."""
+        guards.require_time(now)
+        with self._database.transaction() as tx:
+            guarding.set_terms(tx, currency, terms, now=now)
+
+    def guard(self, currency: str) -> Terms | None:
+        """Read a currency's guard: see `Escrow`."""
+        with self._database.reading() as tx:
+            return guarding.find_terms(tx, currency)
+
+    def demand(
+        self, provider: Key, model: ModelReference, currency: str, *, price: int, bond: int = 0
+    ) -> Demand | None:
+        """Say what a job would have to carry: see `Escrow`."""
+        with self._database.reading() as tx:
+            terms = guarding.find_terms(tx, currency)
+            if terms is None:
+                return None
+            name = guarding.model_name(model)
+            standing: Standing = guarding.find_standing(tx, provider, name, currency, terms)
+            return demand(terms, standing, price=price, bond=bond)
+
+    def guard_records(self, provider: Key) -> tuple[GuardRecord, ...]:
+        """Read what the guard knows of a provider: see `Escrow`."""
+        with self._database.reading() as tx:
+            return guarding.records(tx, provider)
 
     def balances(self) -> tuple[Balance, ...]:
         """Read the accounts: see `Escrow`."""
