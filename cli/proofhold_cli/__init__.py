@@ -10,6 +10,7 @@ import click
 from proofhold_cli.errors import reported
 
 COMMANDS = {
+    "allowlist": ("proofhold_cli.allowlist", "allowlist_group", "Say what may run behind a service."),
     "compile": (
         "proofhold_cli.compile",
         "compile_command",

@@ -6,6 +6,7 @@ An integrator who wants fewer, or one of their own, builds a `Verifier` by hand;
 from __future__ import annotations
 
 from proofhold.backends.ezkl import EzklBackend
+from proofhold.backends.opengradient import OpenGradientBackend
 from proofhold.backends.replay import ReplayBackend
 from proofhold.catalogue import Catalogue, Entry
 from proofhold.core import Offer
@@ -15,10 +16,18 @@ from proofhold.verifier import Verifier
 
 def standard_verifier(catalogue: Catalogue, runner: Runner) -> Verifier:
     """Build a verifier with every kind of evidence that this library judges; native code runs in `runner`."""
-    return Verifier(catalogue, backends=(EzklBackend(runner),), fallback=ReplayBackend(runner))
+    return Verifier(
+        catalogue,
+        backends=(EzklBackend(runner),),
+        fallback=ReplayBackend(runner),
+        services=(OpenGradientBackend(),),
+    )
 
 
 def standard_offers(entry: Entry | None = None) -> tuple[Offer, ...]:
     """Say what the standard verifier could be shown about a model, or about any at best (None)."""
     verifier = standard_verifier(Catalogue(()), InlineRunner())
-    return tuple(offer for backend in verifier.judges for offer in backend.offers(entry))
+    offers = [backend.offers(entry) for backend in verifier.judges]
+    if entry is None:
+        offers += [backend.offers(None) for backend in verifier.services]
+    return tuple(offer for some in offers for offer in some)
