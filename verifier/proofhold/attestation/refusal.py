@@ -6,15 +6,28 @@ from proofhold.errors import ProofholdError
 
 
 class Refusal(ProofholdError):
-    """A document is not what it must be. `code` is stable, such as ``nitro.signature``."""
+    """A document is not what it must be. `code` is stable, such as ``nitro.signature``.
 
-    def __init__(self, code: str, message: str, *, step: int, got: str = "", expected: str = "") -> None:
+    `also` holds what else the same step found: all mismatches are reported, not the first.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        step: int,
+        got: str = "",
+        expected: str = "",
+        also: tuple[Refusal, ...] = (),
+    ) -> None:
         super().__init__(f"{message} [{code}, step {step}]")
         self.code = code
         self.message = message
         self.step = step
         self.got = got
         self.expected = expected
+        self.also = also
 
 
 class Lacking(ProofholdError):
