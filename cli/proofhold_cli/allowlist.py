@@ -55,6 +55,9 @@ def add_group() -> None:
 @click.option("--source", required=True, help="Where its source is, so that anyone can build it again.")
 @click.option("--model", help="SHA-256 of the one model that it can run; left out where it only routes.")
 @click.option(
+    "--relays-hash", is_flag=True, help="It signs a request hash that its client hands it, unchecked."
+)
+@click.option(
     "--measurement",
     "measurements",
     multiple=True,
@@ -70,6 +73,7 @@ def add_program(
     image: str,
     source: str,
     model: str | None,
+    relays_hash: bool,
     measurements: tuple[str, ...],
     valid_from: int,
     valid_until: int,
@@ -83,6 +87,7 @@ def add_program(
         image=image,
         source=source,
         model=model,
+        binds_input=not relays_hash,
         measurements=tuple(Measurement.of(*_measurement(text)) for text in measurements),
         valid_from=valid_from,
         valid_until=valid_until,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +13,7 @@ import pytest
 
 from judging import NOW, said
 from proofhold import canonical
-from proofhold.allowlist import Binding, Scheme, Vouching
+from proofhold.allowlist import Binding, Measurement, Scheme, Vouching
 from proofhold.attestation import opengradient
 from proofhold.attestation.ethereum import keccak256
 from proofhold.attestation.opengradient import SignedResponse
@@ -25,6 +26,7 @@ from proofhold.payload import Document
 from serving import (
     AGE_S,
     PAYEE,
+    PCRS,
     REQUEST,
     bundle_of,
     chat,
@@ -397,3 +399,77 @@ def test_keys_of_other_schemes_are_not_tried() -> None:
     refused(chat(respond(), entry=entry), "opengradient.signer", entry=entry)
     assert len(spki()) > 256
     assert entry.document.signers[0].payee == PAYEE
+
+
+# --- a document that vouches for the key ------------------------------------------------------------------
+
+
+def vouching(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Let a Nitro document check as a genuine one for our key, or as one that differs from it."""
+    from proofhold.attestation.nitro import NitroDocument
+    from proofhold.backends import opengradient as backend
+
+    key = hashlib.sha256(spki()).digest()
+    fields: dict[str, Any] = {
+        "module_id": "i-0-enc0",
+        "digest": "SHA384",
+        "timestamp_ms": NOW * 1000,
+        "pcrs": {0: b"\1" * 48, 1: b"\2" * 48, 2: b"\3" * 48},
+        "nonce": None,
+        "user_data": b"\x12\x20" + bytes(32) + b"\x12\x20" + key,
+        "public_key": None,
+        "certificate": b"",
+        "cabundle": (),
+        "signed_digest": "00" * 32,
+        "valid_from": NOW - 60,
+        "valid_until": NOW + 60,
+    }
+    monkeypatch.setattr(backend, "_genuine", lambda document: NitroDocument(**(fields | changes)))
+
+
+SHOWN = service(signer(vouched=Vouching.SHOWN))
+ATTESTED = {"attestation": b"a document"}
+
+
+def test_a_document_for_key_and_program_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    vouching(monkeypatch)
+    verdict = judge(chat(respond(), entry=SHOWN, proof=ATTESTED), entry=SHOWN)
+    assert isinstance(verdict, Accepted), verdict
+    assert verdict.findings[0].facts["attested_at"] == str(NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"pcrs": {0: b"\4" * 48, 1: b"\2" * 48, 2: b"\3" * 48}}, "opengradient.measurement"),
+        ({"user_data": b"\x12\x20" + bytes(32) + b"\x12\x20" + bytes(32)}, "opengradient.attested_key"),
+        ({"user_data": b"\x12\x21" + bytes(32) + b"\x12\x20" + bytes(32)}, "opengradient.user_data"),
+        ({"user_data": None}, "opengradient.user_data"),
+        ({"valid_until": NOW - 1}, "nitro.expired"),
+    ],
+)
+def test_a_document_of_another_program_key_or_time_is_not(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], code: str
+) -> None:
+    vouching(monkeypatch, **changes)
+    refused(chat(respond(), entry=SHOWN, proof=ATTESTED), code, entry=SHOWN)
+
+
+def test_a_real_document_of_another_enclave_does_not_vouch_for_ours(vectors: Path) -> None:
+    made_at = int(datetime.fromisoformat("2026-02-12T17:56:32+00:00").timestamp())
+    case = next(c for c in json.loads((vectors / "index.json").read_text()) if c["id"] == NITRO)
+    pcrs = Measurement.of("nitro", {f"pcr{i}": case["expected"][f"pcr{i}"] for i in (0, 1, 2)})
+    span: dict[str, Any] = {"valid_from": made_at - 60, "valid_until": made_at + 60}
+    proof = {"attestation": (vectors / case["files"]["doc"]).read_bytes()}
+    for measured, code in ((pcrs, "opengradient.attested_key"), (PCRS, "opengradient.measurement")):
+        entry = service(signer(**span), of=program(measurements=(measured,), **span))
+        refused(chat(respond(at=made_at), entry=entry, proof=proof), code, entry=entry, now=made_at)
+
+
+NITRO = "nitro-opengradient-2026-02"
+
+
+def test_a_document_that_is_none_is_refused() -> None:
+    verdict = judge(chat(respond(), entry=SHOWN, proof=ATTESTED), entry=SHOWN)
+    assert isinstance(verdict, Rejected)
+    assert {code.partition(".")[0] for code, _ in said(verdict)} == {"nitro"}

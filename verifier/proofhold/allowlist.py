@@ -137,6 +137,8 @@ class Program:
     measurements: tuple[Measurement, ...]
     model: Digest | None = None
     """The digest of the one model that it can run; None where it only routes (PROTOCOL P15)."""
+    binds_input: bool = True
+    """False where it signs a hash of the request that its client hands it, unchecked (as vllm-proxy can)."""
     valid_from: int
     valid_until: int
 
@@ -158,6 +160,7 @@ class Program:
     def to_json(self) -> Json:
         """Give the entry as JSON."""
         return {
+            "binds_input": self.binds_input,
             "from": self.valid_from,
             "image": self.image,
             "measurements": [measurement.to_json() for measurement in self.measurements],
@@ -177,6 +180,7 @@ class Program:
             source=record.text("source", max_chars=MAX_WORDS_CHARS),
             measurements=tuple(Measurement.read(item) for item in records),
             model=record.optional("model", record.digest),
+            binds_input=record.boolean("binds_input"),
             valid_from=record.integer("from"),
             valid_until=record.integer("until"),
         )

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from proofhold.allowlist import Binding, Signer
+from proofhold.allowlist import Binding, Program, Signer
 from proofhold.canonical import Digest, digest
 from proofhold.catalogue import ServiceEntry
 from proofhold.core import (
@@ -94,10 +94,11 @@ def unknown_signer(kind: str, name: str) -> Reason:
     return against(kind, "signer", "the allow-list does not know this key", name, "a key that it names")
 
 
-def shows(*, model: bool, fresh: bool) -> dict[Property, Assurance]:
-    """Give what a good answer shows (PROTOCOL P15)."""
-    properties = [Property.INPUT, Property.OUTPUT, Property.PROVIDER]
-    properties += [Property.MODEL] if model else []
+def shows(program: Program | None, *, fresh: bool) -> dict[Property, Assurance]:
+    """Give what a good answer of a program shows (PROTOCOL P15); None stands for the best that there is."""
+    properties = [Property.OUTPUT, Property.PROVIDER]
+    properties += [Property.INPUT] if program is None or program.binds_input else []
+    properties += [Property.MODEL] if program is None or program.model is not None else []
     properties += [Property.FRESH] if fresh else []
     return dict.fromkeys(properties, Assurance.ATTESTED)
 
@@ -107,10 +108,12 @@ def offers(
 ) -> tuple[Offer, ...]:
     """Say what an answer of a service could show: programs are alternatives, None the best there is."""
     if entry is None:
-        return (Offer(kind, shows(model=True, fresh=fresh), dangers),)
+        return (Offer(kind, shows(None, fresh=fresh), dangers),)
     signers = [s for s in entry.document.signers if any(b.kind == kind for b in s.bindings)]
-    models = {entry.document.program(signer.program).model is not None for signer in signers}
-    return tuple(Offer(kind, shows(model=model, fresh=fresh), dangers) for model in sorted(models))
+    programs = dict.fromkeys(signer.program for signer in signers)
+    shown = [shows(entry.document.program(name), fresh=fresh) for name in programs]
+    distinct = [some for index, some in enumerate(shown) if some not in shown[:index]]
+    return tuple(Offer(kind, some, dangers) for some in distinct)
 
 
 def finding(
@@ -144,7 +147,7 @@ def finding(
     }
     return Finding(
         kind,
-        shows(model=program.model is not None, fresh=signed_at is not None),
+        shows(program, fresh=signed_at is not None),
         stated | dict(facts or {}),
         dangers,
         (one_use(binding, signer.key, signed),),

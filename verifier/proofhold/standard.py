@@ -5,6 +5,7 @@ An integrator who wants fewer, or one of their own, builds a `Verifier` by hand;
 
 from __future__ import annotations
 
+from proofhold.backends.dstack import DstackBackend
 from proofhold.backends.ezkl import EzklBackend
 from proofhold.backends.opengradient import OpenGradientBackend
 from proofhold.backends.replay import ReplayBackend
@@ -20,7 +21,7 @@ def standard_verifier(catalogue: Catalogue, runner: Runner) -> Verifier:
         catalogue,
         backends=(EzklBackend(runner),),
         fallback=ReplayBackend(runner),
-        services=(OpenGradientBackend(),),
+        services=(OpenGradientBackend(), DstackBackend()),
     )
 
 

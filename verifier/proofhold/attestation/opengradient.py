@@ -42,6 +42,7 @@ MAX_ATTESTATION_BYTES = 32 * 1024
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 4096
 SALT_BYTES: Final = 32
+MULTIHASH_SHA256: Final = bytes.fromhex("1220")
 
 COVERED: Final = frozenset(
     {"max_tokens", "messages", "model", "response_format", "stop", "temperature", "tools", "web_search"}
@@ -312,6 +313,21 @@ def check(spki: bytes, response: SignedResponse, request: Mapping[str, Any], ans
     return signed
 
 
+def attested_key(user_data: bytes | None) -> bytes:
+    """Give the SHA-256 of the signing key that a Nitro document's user data name (nitriding's layout).
+
+    Raises:
+        Refusal: ``opengradient.user_data``: not two multihashes, of the TLS certificate and of the key.
+
+    """
+    prefix, size = MULTIHASH_SHA256, len(MULTIHASH_SHA256) + 32
+    data = user_data or b""
+    if len(data) != 2 * size or not data.startswith(prefix) or not data.startswith(prefix, size):
+        text = "the user data are not two SHA-256 multihashes"
+        raise Refusal("opengradient.user_data", text, step=4, got=data.hex()[:80])
+    return data[size + len(prefix) :]
+
+
 def _compare(what: str, step: int, got: str, expected: str) -> None:
     if got != expected:
         text = f"the enclave signed for another {what}"
@@ -343,4 +359,4 @@ def _dumps(value: Json) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-__all__ = ["KIND", "SignedResponse", "check", "output_text", "request_text", "tee_id"]
+__all__ = ["KIND", "SignedResponse", "attested_key", "check", "output_text", "request_text", "tee_id"]

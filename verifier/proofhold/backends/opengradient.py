@@ -14,14 +14,16 @@ MODEL is not shown unless the list names one for the program: such an enclave pr
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from proofhold import binding as bind
 from proofhold import core
-from proofhold.allowlist import Binding, Scheme, Signer, Vouching
-from proofhold.attestation import opengradient
+from proofhold.allowlist import Binding, Measurement, Program, Scheme, Signer, Vouching
+from proofhold.attestation import nitro, opengradient
 from proofhold.attestation.opengradient import KIND, SignedResponse
 from proofhold.attestation.refusal import Refusal
 from proofhold.catalogue import ServiceEntry
@@ -30,6 +32,9 @@ from proofhold.core import Check, Evidence, Fault, Offer, Reason
 from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Exchange
 from proofhold.payload import Document, Payload
+
+DOCUMENTS_KEPT: Final = 64
+"""How many checked documents are remembered: an enclave attests once and answers many times."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +100,69 @@ class OpenGradientBackend:
             return bind.refuted(KIND, *reasons)
         except Misuse as error:
             return bind.unfit_list(KIND, str(error))
+        facts: dict[str, str] = {}
         if signer.vouched is Vouching.SHOWN or response.attestation is not None:  # step 6
-            reasons.append(
-                bind.against(
-                    KIND, "attestation", "this verifier cannot yet judge a document shown for the key"
-                )
-            )
+            try:
+                program = entry.document.program(signer.program)
+                facts = _vouched_by_document(response.attestation, signer, program, now)
+            except Refusal as error:
+                reasons += _reasons(error)
         if reasons:
             return bind.refuted(KIND, *reasons)
         return bind.finding(
-            KIND, entry, signer, response.binding, signed=signed, signed_at=signed_at, now=now
+            KIND,
+            entry,
+            signer,
+            response.binding,
+            signed=signed,
+            signed_at=signed_at,
+            now=now,
+            facts=facts,
         )
 
 
 def _signer(entry: ServiceEntry, tee_id: str) -> Signer | None:
     keys = (s for s in entry.document.signers if s.scheme is Scheme.RSA_PSS)
     return next((signer for signer in keys if opengradient.tee_id(signer.key) == tee_id), None)
+
+
+def _vouched_by_document(
+    document: bytes | None, signer: Signer, program: Program, now: int
+) -> dict[str, str]:
+    """Check a Nitro document for the key (step 6), and give what it adds to the facts.
+
+    Raises:
+        Refusal: it is missing or false, or of another program or key.
+
+    """
+    if document is None:
+        text = "the allow-list asks for a document that vouches for the key"
+        raise Refusal("opengradient.attestation", text, step=6)
+    found = _genuine(document)
+    nitro.require_age(found, now=now, max_age_s=None)
+    registers = {f"pcr{index}": found.pcrs[index].hex() for index in (0, 1, 2)}
+    if found.is_debug or Measurement.of("nitro", registers) not in program.measurements:
+        text = "what the document measures is not the program that the allow-list names"
+        raise Refusal("opengradient.measurement", text, step=6, got=registers["pcr0"], expected=program.name)
+    key = hashlib.sha256(signer.key).digest()
+    if (got := opengradient.attested_key(found.user_data)) != key:
+        text = "the document vouches for another key"
+        raise Refusal("opengradient.attested_key", text, step=6, got=got.hex(), expected=key.hex())
+    return {"attested_at": str(found.timestamp_ms // 1000), "measurement": registers["pcr0"]}
+
+
+@functools.lru_cache(maxsize=DOCUMENTS_KEPT)
+def _genuine(document: bytes) -> nitro.NitroDocument:
+    """Check a document's signatures once, as of its own time; its age is judged at each claim."""
+    made_at = nitro.parse(document).timestamp_ms // 1000
+    return nitro.verify(document, now=made_at)
+
+
+def _reasons(error: Refusal) -> list[Reason]:
+    """Give a refusal, and what the same step found besides, as the provider's fault."""
+    return [
+        Reason(e.code, e.message, Fault.PROVIDER, e.got[:200], e.expected[:200]) for e in (error, *error.also)
+    ]
 
 
 def _read_request(payload: Payload) -> dict[str, Any]:
