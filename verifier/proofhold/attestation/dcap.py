@@ -435,7 +435,7 @@ def _leaf_key(quote: Quote) -> EllipticCurvePublicKey:
 
     try:
         key = x509.load_pem_x509_certificate(quote.chain).public_key()
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # the parser's errors are many, and all say the same
         raise ChainError("the first certificate does not parse") from error
     if not isinstance(key, EllipticCurvePublicKey):
         raise ChainError("the first certificate's key is not on a curve")
@@ -444,23 +444,21 @@ def _leaf_key(quote: Quote) -> EllipticCurvePublicKey:
 
 def _check_collateral(quote: Quote, collateral: DcapCollateral, reading: Reading, raw: bytes) -> None:
     """Steps 8 to 10 on `cryptography`, to say why dcap-qvl refused a quote that is good by itself."""
-    from cryptography import x509
-
     for part in ("tcb_info", "qe_identity"):
         chain: tuple[Link, ...] = getattr(reading, f"{part}_issuer")
         signature: bytes = getattr(collateral, f"{part}_signature")
         _require_chain(chain, part)
-        if not _signed_by(chain[0].certificate.public_key(), signature, getattr(collateral, part).encode()):
+        if not _signed_by(_key_of(chain[0]), signature, getattr(collateral, part).encode()):
             raise Lacking("dcap.collateral_signature", f"Intel did not sign this {part}", step=8)
     pck, issuer, root = read_chain(quote.chain.removesuffix(b"\0"), PCK_CHAIN_LENGTH)
     for part, authority, subject in (("root_ca_crl", root, issuer), ("pck_crl", issuer, pck)):
-        crl = x509.load_der_x509_crl(getattr(collateral, part))
-        if crl.issuer != authority.certificate.subject:
+        issuer_matches, signed, listed = _look_up(getattr(collateral, part), authority, subject)
+        if not issuer_matches:
             text = f"{part} is of another issuer, so whether the certificate was revoked is not known"
             raise Lacking("dcap.crl_issuer", text, step=8)
-        if not crl.is_signature_valid(authority.certificate.public_key()):  # type: ignore[arg-type]
+        if not signed:
             raise Lacking("dcap.collateral_signature", f"Intel did not sign this {part}", step=8)
-        if crl.get_revoked_certificate_by_serial_number(subject.certificate.serial_number) is not None:
+        if listed:
             raise Refusal("dcap.revoked", f"Intel revoked the certificate: it is on {part}", step=9)
     if reading.tcb_info.id != quote.tee.upper():
         text = f"TCB info of {reading.tcb_info.id!r} for a quote of {quote.tee}"
@@ -469,6 +467,27 @@ def _check_collateral(quote: Quote, collateral: DcapCollateral, reading: Reading
     if reading.tcb_info.fmspc != fmspc:
         text = f"TCB info of another platform: got {reading.tcb_info.fmspc!r}, expected {fmspc}"
         raise Lacking("dcap.fmspc", text, step=10)
+
+
+def _look_up(der: bytes, authority: Link, subject: Link) -> tuple[bool, bool, bool]:
+    """Tell whether a revocation list is an authority's, is signed by it, and names a certificate."""
+    from cryptography import x509
+
+    try:
+        crl = x509.load_der_x509_crl(der)
+        issuer_matches = crl.issuer == authority.certificate.subject
+        signed = crl.is_signature_valid(authority.certificate.public_key())  # type: ignore[arg-type]
+        listed = crl.get_revoked_certificate_by_serial_number(subject.certificate.serial_number)
+    except Exception as error:  # what does not parse, or is signed in a way that nobody knows
+        raise Lacking("dcap.collateral_signature", "a revocation list does not check", step=8) from error
+    return issuer_matches, signed, listed is not None
+
+
+def _key_of(link: Link) -> object:
+    try:
+        return link.certificate.public_key()
+    except Exception as error:
+        raise Lacking("dcap.collateral_signature", "an issuer's key does not parse", step=8) from error
 
 
 def _require_crl_issuer(reading: Reading, chain: tuple[Link, ...]) -> None:
