@@ -22,7 +22,7 @@ from proofhold.provider import accept
 from proofhold.provider.chat import respond_with
 from proofhold.runner import InlineRunner
 from proofhold.settlement import NotFundable, Outcome, fund, funding_objections, verify_and_settle
-from proofhold.standard import standard_offers, standard_verifier
+from proofhold.standard import standard_reach, standard_verifier
 from proofhold.verifier import Verifier
 from serving import (
     PAYEE,
@@ -97,7 +97,8 @@ def test_the_policy_is_met_by_a_service_up_to_its_cap() -> None:
     assert policy().satisfiable_by(offers, price=USDC.parse("10"), **terms) == ()
     too_much = policy().satisfiable_by(offers, price=USDC.parse("10.000001"), **terms)
     assert said(too_much) == {("policy.price", "buyer")}
-    assert "opengradient" in {offer.kind for offer in standard_offers()}
+    ways = [way.kinds for tier in standard_reach(policy()) for way in tier.ways]
+    assert ways == [("dstack",), ("opengradient",), ("opengradient",)]
 
 
 # --- money ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from proofhold.backends.opengradient import OpenGradientBackend
 from proofhold.backends.replay import ReplayBackend
 from proofhold.catalogue import Catalogue, Entry
 from proofhold.core import Offer
+from proofhold.policy import Policy, Reach
 from proofhold.runner import InlineRunner, Runner
 from proofhold.verifier import Verifier
 
@@ -28,7 +29,20 @@ def standard_verifier(catalogue: Catalogue, runner: Runner) -> Verifier:
 def standard_offers(entry: Entry | None = None) -> tuple[Offer, ...]:
     """Say what the standard verifier could be shown about a model, or about any at best (None)."""
     verifier = standard_verifier(Catalogue(()), InlineRunner())
-    offers = [backend.offers(entry) for backend in verifier.judges]
-    if entry is None:
-        offers += [backend.offers(None) for backend in verifier.services]
-    return tuple(offer for some in offers for offer in some)
+    return tuple(offer for backend in verifier.judges for offer in backend.offers(entry))
+
+
+def standard_reach(policy: Policy, entry: Entry | None = None) -> tuple[Reach, ...]:
+    """Say which kinds of evidence can meet each tier of a policy: about a model, or about anything at best.
+
+    A job is on a model or on a service, so that kinds of the one never add up with kinds of the other.
+    """
+    by_model = policy.reach(standard_offers(entry))
+    if entry is not None:
+        return by_model
+    verifier = standard_verifier(Catalogue(()), InlineRunner())
+    by_service = policy.reach([offer for backend in verifier.services for offer in backend.offers(None)])
+    return tuple(
+        Reach(one.tier, ways := (*one.ways, *other.ways), () if ways else (*one.reasons, *other.reasons))
+        for one, other in zip(by_model, by_service, strict=True)
+    )
