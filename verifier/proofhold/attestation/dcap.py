@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
@@ -64,6 +65,9 @@ QE_HASH_BYTES: Final = 32
 
 _RESERVED_TD_ATTRIBUTES: Final = sum(1 << bit for bit in (*range(8, 28), *range(32, 63)))
 """Bits 8 to 27 and 32 to 62: reserved where a verifier of today cannot know what they will mean."""
+
+
+_FMSPC: Final = re.compile("[0-9a-f]{12}", re.ASCII)
 
 
 class TcbStatus(StrEnum):
@@ -185,6 +189,35 @@ def verify(quote: bytes, collateral: bytes, *, now: int) -> DcapReport:
         raise
     _check_exposure(parsed.report)  # step 6
     return _report(parsed, answer, reading, chain)  # step 12
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What to ask Intel about, read from a quote of which nothing has been checked."""
+
+    tee: Tee
+    fmspc: str
+    ca: str
+    """Which of Intel's authorities issued the PCK certificate: `processor` or `platform`."""
+
+
+def platform_of(quote: bytes) -> Platform:
+    """Say which collateral a quote takes, for whoever fetches it.
+
+    Raises:
+        Refusal: as `proofhold.attestation.quote.parse_quote`, or ``dcap.chain``: no such certificate.
+        Misuse: dcap-qvl is not installed.
+
+    """
+    parsed = parse_quote(quote)
+    try:
+        found = _dcap_qvl().parse_quote(quote)
+        platform = Platform(parsed.tee, str(found.fmspc()).lower(), str(found.ca()).lower())
+    except ValueError as error:
+        raise Refusal("dcap.chain", "no PCK certificate that names its platform", step=5) from error
+    if not _FMSPC.fullmatch(platform.fmspc) or platform.ca not in ("processor", "platform"):
+        raise Refusal("dcap.chain", "no PCK certificate that names its platform", step=5)
+    return platform
 
 
 def validate(report: DcapReport, expectations: Expectations) -> tuple[Mismatch, ...]:
@@ -546,8 +579,10 @@ __all__ = [
     "DcapReport",
     "Expectations",
     "Mismatch",
+    "Platform",
     "TcbStatus",
     "Tee",
+    "platform_of",
     "tcb_mismatches",
     "validate",
     "verify",
