@@ -413,7 +413,7 @@ def _kind_findings(
     from cryptography.x509.oid import NameOID
 
     findings = []
-    names = leaf.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     name, wanted = (str(names[0].value)[:MAX_NAME_BYTES] if names else ""), f"SEV-{parsed.signing_key}"
     if name != wanted:
         text = "the certificate is of another kind of key than signed the report"
@@ -495,7 +495,7 @@ def _check_revocation(der: bytes, root: x509.Certificate, issuer: x509.Certifica
     except Exception as error:
         raise Lacking("snp.crl", f"the revocation list does not parse: {error}"[:200], step=12) from error
     key = root.parsed.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or issued_by != root.parsed.subject:
+    if not isinstance(key, rsa.RSAPublicKey) or issued_by != root.subject:
         raise Lacking("snp.crl", "the revocation list is of another issuer", step=12)
     try:
         pss = padding.PSS(padding.MGF1(hashes.SHA384()), x509.PSS_SALT_BYTES)

@@ -68,6 +68,8 @@ class Certificate:
     name: str
     der: bytes
     parsed: x509.Certificate
+    issuer: x509.Name
+    subject: x509.Name
     extensions: Mapping[str, x509.ExtensionType]
     """By dotted OID."""
     not_before: int
@@ -94,7 +96,8 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
             parsed = x509.load_der_x509_certificate(der)
             extensions = {e.oid.dotted_string: e for e in parsed.extensions}
             tbs, signature = parsed.tbs_certificate_bytes, parsed.signature
-            version = parsed.version
+            # The library parses lazily: what is used later is asked for here, where errors are expected.
+            version, issuer, subject = parsed.version, parsed.issuer, parsed.subject
             not_before, not_after = parsed.not_valid_before_utc, parsed.not_valid_after_utc
     except Exception as error:
         raise _refusal(profile, name, f"does not parse: {_line(error)}") from error
@@ -111,7 +114,7 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
     if unknown:
         raise _refusal(profile, name, f"a critical extension that is not known here: {unknown[0]}")
     values = {oid: extension.value for oid, extension in extensions.items()}
-    return Certificate(name, der, parsed, values, _unix(not_before), _unix(not_after))
+    return Certificate(name, der, parsed, issuer, subject, values, _unix(not_before), _unix(not_after))
 
 
 BASIC_CONSTRAINTS: Final = "2.5.29.19"
@@ -174,7 +177,7 @@ def require_issued(certificate: Certificate, issuer: Certificate, profile: Profi
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-    if certificate.parsed.issuer != issuer.parsed.subject:
+    if certificate.issuer != issuer.subject:
         raise _broken(profile, certificate, f"names another issuer than {issuer.name}")
     mine, its = certificate.extensions.get(AUTHORITY_KEY_ID), issuer.extensions.get(SUBJECT_KEY_ID)
     named = mine.key_identifier if isinstance(mine, x509.AuthorityKeyIdentifier) else None
