@@ -191,10 +191,33 @@ def test_forms_are_not_guessed() -> None:
     refused(chat(respond(as_text), request=PARTS, proof=old), "opengradient.binding")
 
 
+def test_one_response_read_by_two_forms_is_one_payload() -> None:
+    """Where no part is a list the forms agree: a seller could otherwise be paid once for each."""
+    both = service(signer(bindings=(Binding.OPENGRADIENT_CURRENT, Binding.OPENGRADIENT_STR_LIST)))
+    one = judge(chat(respond(), entry=both), entry=both)
+    two = judge(chat(respond(), entry=both, proof={"binding": Binding.OPENGRADIENT_STR_LIST}), entry=both)
+    assert isinstance(one, Accepted)
+    assert isinstance(two, Accepted)
+    assert one.findings[0].one_use == two.findings[0].one_use
+
+
+def test_a_conversation_with_tool_calls_in_it_is_hashed_as_the_gateway_does() -> None:
+    said_before = {"role": "assistant", "content": None, "tool_calls": CALLS}
+    answer = {"role": "tool", "content": "4", "tool_call_id": "call_1"}
+    request = REQUEST | TOOLS | {"messages": [*REQUEST["messages"], said_before, answer]}
+    hashed = request | {"messages": [*REQUEST["messages"], said_before | {"content": ""}, answer]}
+    assert isinstance(judge(chat(respond(hashed), request=request)), Accepted)
+
+
 @pytest.mark.parametrize(
     ("extra", "code"),
     [
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [CALLS[0] | {"index": 0}]}]},
+            "request.malformed",
+        ),
         ({"top_p": 0.5}, "request.uncovered"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "request.uncovered"),
         ({"n": 3}, "request.uncovered"),
         ({"seed": 7}, "request.uncovered"),
         ({"tool_choice": "auto"}, "request.uncovered"),

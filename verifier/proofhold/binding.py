@@ -150,15 +150,16 @@ def finding(
         shows(program, fresh=signed_at is not None),
         stated | dict(facts or {}),
         dangers,
-        (one_use(binding, signer.key, signed),),
+        (one_use(signer.key, signed),),
     )
 
 
-def one_use(binding: Binding, key: bytes, signed: bytes) -> Digest:
-    """Name a signed payload, whatever bytes its signature has: ECDSA and PSS have many for one payload."""
-    key_digest, payload = hashlib.sha256(key).digest(), hashlib.sha256(signed).digest()
-    binding_digest = hashlib.sha256(binding.encode()).digest()
-    return digest("proofhold/one-use/v1", binding_digest, key_digest, payload)
+def one_use(key: bytes, signed: bytes) -> Digest:
+    """Name a signed payload, whatever bytes its signature has: ECDSA and PSS have many for one payload.
+
+    Nor does the form count that it was read by: two forms may give one payload, which is then good once.
+    """
+    return digest("proofhold/one-use/v1", hashlib.sha256(key).digest(), hashlib.sha256(signed).digest())
 
 
 def against(kind: str, code: str, message: str, got: str = "", expected: str = "") -> Reason:

@@ -169,13 +169,14 @@ def _calls(message: Record) -> tuple[ToolCall, ...]:
             raise Malformed("answer.attachment", f"{field} in an answer are signed by nobody")
     if not message.has("tool_calls"):
         return ()
-    calls = tuple(_call(r) for r in message.records("tool_calls", max_items=MAX_TOOL_CALLS))
+    calls = tuple(read_call(r) for r in message.records("tool_calls", max_items=MAX_TOOL_CALLS))
     if not calls:
         raise message.error("expected at least one", "tool_calls")
     return calls
 
 
-def _call(record: Record) -> ToolCall:
+def read_call(record: Record) -> ToolCall:
+    """Read one tool call, strictly: what is neither name nor arguments is signed by nobody."""
     identity, kind = record.text("id", max_chars=MAX_NAME_CHARS), record.text("type")
     function = record.record("function")
     record.close()
@@ -280,4 +281,4 @@ def _events(data: bytes) -> Iterator[dict[str, Any]]:
         yield event
 
 
-__all__ = ["Answer", "ToolCall", "from_stream", "read_answer", "read_json", "signed_part"]
+__all__ = ["Answer", "ToolCall", "from_stream", "read_answer", "read_call", "read_json", "signed_part"]

@@ -31,7 +31,7 @@ from proofhold.allowlist import Binding
 from proofhold.attestation.ethereum import keccak256
 from proofhold.attestation.refusal import Refusal
 from proofhold.canonical import Json
-from proofhold.chat import MAX_MESSAGES, MAX_PARTS, Answer
+from proofhold.chat import MAX_MESSAGES, MAX_PARTS, Answer, read_call
 from proofhold.errors import Malformed, Misuse
 from proofhold.records import Record
 
@@ -49,6 +49,7 @@ COVERED: Final = frozenset(
 )
 """What the current form covers of a request. Of the rest (top_p, n, seed, tool_choice) nobody could say
 whether it was heeded."""
+PLAIN_FORMATS: Final = ("text", "json_object")
 LEGACY_COVERED: Final = frozenset(
     {"max_tokens", "messages", "model", "stop", "temperature", "tool_choice", "tools"}
 )
@@ -229,6 +230,12 @@ def _check_options(request: Mapping[str, Any]) -> None:
     for field, kind in (("max_tokens", int), ("tools", list), ("response_format", dict)):
         if not isinstance(value := request.get(field), kind | None) or isinstance(value, bool):
             raise Malformed("request.malformed", f"request: {field}: expected another type")
+    if (wanted := request.get("response_format")) and (
+        wanted.keys() != {"type"} or wanted["type"] not in PLAIN_FORMATS
+    ):
+        # The gateway rewrites schemas before it hashes them: an honest answer would look false here.
+        text = "response_format: only a plain type is hashed as it was sent"
+        raise Malformed("request.uncovered", text)
     if not isinstance(request.get("stop"), str | list | None):
         raise Malformed("request.malformed", "request: stop: expected a string or a list")
 
@@ -240,11 +247,14 @@ def _message(message: Any, *, as_text: bool) -> dict[str, Json]:
         raise record.error(f"got {role[:80]!r}, expected one of {', '.join(ROLES)}", "role")
     result: dict[str, Json] = {"role": ROLES[role]}
     content = record.take("content") if record.has("content") else ""
+    if content is None and role == "assistant":
+        content = ""  # as clients write a message that holds nothing but tool calls
     result["content"] = _content(content, as_text=as_text and role == "user")
     if role == "tool":
         result["tool_call_id"] = record.text("tool_call_id")
     if role == "assistant" and record.has("tool_calls"):
-        result["tool_calls"] = record.items("tool_calls", max_items=MAX_PARTS)
+        calls = record.records("tool_calls", max_items=MAX_PARTS)
+        result["tool_calls"] = [read_call(call).to_json() for call in calls]
     record.close()
     return result
 
