@@ -32,7 +32,6 @@ ISSUER_CHAIN_LENGTH: Final = 2
 """An issuer and Intel's root."""
 
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +149,8 @@ class DcapCollateral:
             chains["pck_crl_issuer_chain"],
             chains["tcb_info_issuer_chain"],
             chains["qe_identity_issuer_chain"],
+            not_before=max(window.not_before for window in windows),
+            not_after=min(window.not_after for window in windows),
         )
 
 
@@ -162,16 +163,10 @@ class Reading:
     pck_crl_issuer: tuple[Link, ...]
     tcb_info_issuer: tuple[Link, ...]
     qe_identity_issuer: tuple[Link, ...]
-
-    @property
-    def not_after(self) -> int:
-        """Until when all of it holds, in unix seconds."""
-        return min(window.not_after for window in self.windows)
-
-    @property
-    def not_before(self) -> int:
-        """From when all of it holds, in unix seconds."""
-        return max(window.not_before for window in self.windows)
+    not_before: int
+    """From when all of it holds, in unix seconds."""
+    not_after: int
+    """Until when all of it holds, in unix seconds, that second included."""
 
 
 @lru_cache(maxsize=CACHED_COLLATERALS)
@@ -246,9 +241,13 @@ def _hexadecimal(value: Mapping[str, str], name: str, *, at_most: int) -> bytes:
     text = value[name]
     if len(text) > 2 * at_most:
         raise _malformed(f"{name}: more than {at_most} bytes")
-    if len(text) % 2 or not _HEX.fullmatch(text):
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if not data or data.hex() != text:
         raise _malformed(f"{name}: expected lower-case hexadecimal digits")
-    return bytes.fromhex(text)
+    return data
 
 
 def _signature(value: Mapping[str, str], name: str) -> bytes:

@@ -42,6 +42,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -296,15 +297,15 @@ def _read_collateral(data: bytes, now: int) -> tuple[DcapCollateral, Reading]:
         collateral, reading = read_collateral(data)
     except Malformed as error:
         raise Lacking("dcap.collateral_malformed", error.message, step=7) from error
+    if reading.not_before <= now <= reading.not_after:
+        return collateral, reading
     expired = [window.part for window in reading.windows if now > window.not_after]
     if expired:
         text = f"the collateral has expired: {', '.join(expired)}"
         raise Lacking("dcap.collateral_expired", text, step=7)
     early = [window.part for window in reading.windows if now < window.not_before]
-    if early:
-        text = f"the collateral is not in force yet: {', '.join(early)}"
-        raise Lacking("dcap.collateral_not_yet_valid", text, step=7)
-    return collateral, reading
+    text = f"the collateral is not in force yet: {', '.join(early)}"
+    raise Lacking("dcap.collateral_not_yet_valid", text, step=7)
 
 
 def _pck_chain(quote: Quote, now: int) -> tuple[Link, ...]:
@@ -353,6 +354,10 @@ def _check_exposure(report: EnclaveReport | TdReport) -> None:
         raise Refusal("dcap.service_td", text, step=6, got=report.mr_service_td, expected="zeros")
 
 
+_COLLATERAL_PARTS: Final = attrgetter(*(f.name for f in fields(DcapCollateral)))
+"""In the order in which dcap-qvl takes them."""
+
+
 class _QvlRefused(Exception):
     """dcap-qvl refused; the message is its own."""
 
@@ -360,7 +365,7 @@ class _QvlRefused(Exception):
 def _ask_dcap_qvl(quote: bytes, collateral: DcapCollateral, now: int) -> Mapping[str, Any]:
     qvl = _dcap_qvl()
     try:
-        parts = qvl.QuoteCollateralV3(**{f.name: getattr(collateral, f.name) for f in fields(collateral)})
+        parts = qvl.QuoteCollateralV3(*_COLLATERAL_PARTS(collateral))
         answer: Mapping[str, Any] = json.loads(qvl.verify(quote, parts, now).to_json())
     except ValueError as error:
         raise _QvlRefused(" ".join(str(error).split())[:500]) from error
@@ -405,26 +410,31 @@ def _report(quote: Quote, answer: Mapping[str, Any], reading: Reading, chain: tu
         tcb_evaluation_number=reading.tcb_info.evaluation_number,
         fmspc=reading.tcb_info.fmspc,
         ppid=answer["ppid"],
-        not_before=max(reading.not_before, *(link.not_before for link in chain)),
-        not_after=min(reading.not_after, *(link.not_after for link in chain)),
+        not_before=max(reading.not_before, *[link.not_before for link in chain]),
+        not_after=min(reading.not_after, *[link.not_after for link in chain]),
     )
 
 
-_RENAMED: Final = {"rt_mr0": "rtmr0", "rt_mr1": "rtmr1", "rt_mr2": "rtmr2", "rt_mr3": "rtmr3"}
+_TD_NAMES: Final = tuple(f.name for f in fields(TdReport))
+_TD_NAMES_THEIRS: Final = tuple(name.replace("rtmr", "rt_mr") for name in _TD_NAMES)
+_ENCLAVE_NAMES: Final = tuple(f.name for f in fields(EnclaveReport) if f.name != "misc_select")
+_OUR_TD: Final = attrgetter(*_TD_NAMES)
+_OUR_ENCLAVE: Final = attrgetter(*_ENCLAVE_NAMES)
 
 
 def _require_same_report(ours: EnclaveReport | TdReport, answer: Mapping[str, Any]) -> None:
     """Require that both parsers read the same: what they read differently, nobody checked."""
     (theirs,) = answer.values()
-    flat = {**theirs.get("base", {}), **theirs}
-    flat = {_RENAMED.get(name, name): value for name, value in flat.items()}
-    for part in fields(ours):
-        mine: Any = getattr(ours, part.name)
-        if part.name == "misc_select":
-            mine = int.from_bytes(bytes.fromhex(mine), "little")
-        if flat.get(part.name) != mine:
-            text = f"dcap-qvl read another {part.name}"
-            raise Refusal("dcap.refused", text, step=12, got=str(flat.get(part.name)), expected=str(mine))
+    if isinstance(ours, TdReport):
+        if "base" in theirs:  # TD report 1.5
+            theirs = theirs | theirs["base"]
+        names, mine, got = _TD_NAMES, _OUR_TD(ours), tuple(map(theirs.get, _TD_NAMES_THEIRS))
+    else:
+        names, mine, got = _ENCLAVE_NAMES, _OUR_ENCLAVE(ours), tuple(map(theirs.get, _ENCLAVE_NAMES))
+    if got != mine:
+        name, their, our = next(three for three in zip(names, got, mine, strict=True) if three[1] != three[2])
+        text = f"dcap-qvl read another {name}"
+        raise Refusal("dcap.refused", text, step=12, got=str(their), expected=str(our))
 
 
 def _check_signatures(quote: Quote, now: int) -> None:

@@ -160,11 +160,11 @@ def parse_quote(data: bytes) -> Quote:
     if len(data) > MAX_QUOTE_BYTES:  # step 1
         raise _malformed(1, "a quote that is too long", f"{len(data)} bytes", f"at most {MAX_QUOTE_BYTES}")
     reader = _Reader(data, step=1)
-    version, key_type = reader.number(2), reader.number(2)
-    tee_type = reader.number(4)
-    reader.take(4)  # SVNs of quoting and provisioning enclave in version 3, reserved from 4 on; signed
-    vendor = reader.hex(16)
-    reader.take(20)  # user data: the quoting enclave's, signed
+    header = reader.take(HEADER_BYTES)
+    version, key_type, tee_type = _number(header[0:2]), _number(header[2:4]), _number(header[4:8])
+    # Not looked at, but signed: the SVNs of quoting and provisioning enclave in version 3, reserved from 4 on
+    # (8 to 12), and the quoting enclave's user data (28 to 48).
+    vendor = header[12:28].hex()
     tees = {(3, _SGX_TEE): Tee.SGX, (4, _TDX_TEE): Tee.TDX, (5, _TDX_TEE): Tee.TDX}
     tee = tees.get((version, tee_type))
     if tee is None:
@@ -298,9 +298,6 @@ class _Reader:
 
     def number(self, count: int) -> int:
         return _number(self.take(count))
-
-    def hex(self, count: int) -> str:
-        return self.take(count).hex()
 
     def exactly(self, count: int, what: str) -> None:
         """Require that as many bytes are left as a length field says: no more, no fewer."""
