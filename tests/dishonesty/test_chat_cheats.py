@@ -85,10 +85,17 @@ def escrow() -> Iterator[SqliteEscrow]:
         yield made
 
 
-def sell(escrow: SqliteEscrow, response: dict[str, Any], output: dict[str, Any], payee: str = PAYEE) -> Any:
+def sell(
+    escrow: SqliteEscrow,
+    response: dict[str, Any],
+    output: dict[str, Any],
+    *,
+    payee: str = PAYEE,
+    request: dict[str, Any] = REQUEST,
+) -> Any:
     """Sell one answer through the whole hook, and give the decision."""
     verifier, entry = standard_verifier(Catalogue((), (service(),)), InlineRunner()), service()
-    payload, answer = document(REQUEST), document(output)
+    payload, answer = document(request), document(output)
     draft = draft_job(
         Terms(price=PRICE, evidence_kinds=("opengradient",), sampling_rate_ppm=0),
         entry=entry,
