@@ -119,8 +119,18 @@ def _dcap(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> An
     return _judged(dcap.validate(report, expectations), facts, revocation_checked=True)
 
 
+def _service(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> Answer:
+    """Check a service's signature; a case that also holds attestations and GPU evidence is unsupported."""
+    from proofhold.conformance.services import check_signature
+
+    del now  # such a case expects no age
+    _require(files, {"vector"})
+    _require_known(params, set())
+    return Answer(Verdict.ACCEPT, facts=check_signature(files["vector"]))
+
+
 CHECKERS: Final[Mapping[str, Checker]] = MappingProxyType(
-    {"nitro": _nitro, "sev-snp": _snp, "sgx": _dcap, "tdx": _dcap}
+    {"nitro": _nitro, "providers": _service, "sev-snp": _snp, "sgx": _dcap, "tdx": _dcap}
 )
 """By the index's kind. A kind that is not here is unsupported."""
 

@@ -84,6 +84,13 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "dcap.isv_svn": ("tcb_status",),
         "dcap.platform": ("platform",),
         "dcap.no_expectation": ("no_expectation",),
+        "service.malformed": ("malformed",),
+        "dstack.text": ("malformed",),
+        "dstack.signature": ("bad_signature",),
+        "ethereum.signature": ("bad_signature",),
+        "ethereum.malleable": ("bad_signature",),
+        "opengradient.request": ("request_mismatch",),
+        "opengradient.signature": ("bad_signature",),
     }
 )
 
