@@ -57,13 +57,13 @@ def _nitro(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> A
     _require(files, {"doc"})
     pcrs = {int(name[3:]): _hex(params, name) for name in params if _PCR.fullmatch(name)}
     _require_known(params, {"max_age_s", "nonce", "user_data", "public_key", *(f"pcr{i}" for i in pcrs)})
-    document = nitro.verify(files["doc"], now=now, max_age_s=_integer(params, "max_age_s"))
     expectations = nitro.Expectations(
         measurements=(pcrs,) if pcrs else WAIVED,
         nonce=_expected(params, "nonce"),
         user_data=_expected(params, "user_data"),
         public_key=_expected(params, "public_key"),
     )
+    document = nitro.verify(files["doc"], now=now, max_age_s=_integer(params, "max_age_s"))
     facts = {
         "module_id": document.module_id,
         "timestamp_ms": document.timestamp_ms,
@@ -80,14 +80,14 @@ def _snp(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> Ans
 
     _require(files, {"report", "leaf", "ask", "ark"}, optional={"crl"})
     _require_known(params, {"report_data", "nonce", "host_data", "measurement"})
-    report = sevsnp.verify(
-        files["report"], vek=files["leaf"], ask=files["ask"], ark=files["ark"], now=now, crl=files.get("crl")
-    )
     expectations = sevsnp.Expectations(
         report_data=_expected(params, "nonce" if "nonce" in params else "report_data"),
         measurements=(_hex(params, "measurement"),) if "measurement" in params else WAIVED,
         host_data=_expected(params, "host_data"),
         allow_unknown_revocation=True,
+    )
+    report = sevsnp.verify(
+        files["report"], vek=files["leaf"], ask=files["ask"], ark=files["ark"], now=now, crl=files.get("crl")
     )
     stated = {
         "version": report.version,
@@ -113,8 +113,8 @@ def _dcap(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> An
     _require_known(params, {"report_data", *described, *dcap.MEASUREMENTS})
     allowed = {name: frozenset({_text(params, name)}) for name in params if name in dcap.MEASUREMENTS}
     measurements: Mapping[str, frozenset[str]] | Waived = allowed or WAIVED
-    report = dcap.verify(files["quote"], files.get("collateral", b""), now=now)
     expectations = dcap.Expectations(report_data=_expected(params, "report_data"), measurements=measurements)
+    report = dcap.verify(files["quote"], files.get("collateral", b""), now=now)
     facts = {"tcb_status": report.tcb_status.value, "advisory_ids": sorted(report.advisory_ids)}
     return _judged(dcap.validate(report, expectations), facts, revocation_checked=True)
 
