@@ -431,6 +431,29 @@ def test_mutated_collateral_is_not_accepted(good: DcapCase) -> None:
 
 
 @pytest.mark.long
+def test_any_quote_with_any_collateral_is_accepted_only_where_dcap_qvl_accepts(vectors: Path) -> None:
+    import dcap_qvl
+
+    every = list(cases(vectors))
+    accepted = 0
+    for case in every:
+        for other in every:
+            if not other.collateral:
+                continue
+            ours = code_of(case.quote, other.collateral, other.now)
+            collateral = dcap_qvl.QuoteCollateralV3.from_json(other.collateral.decode())
+            try:
+                dcap_qvl.verify(case.quote, collateral, other.now)
+            except ValueError:
+                assert ours not in ("accepted", "dcap.refused"), (case.id, other.id)
+                continue
+            # What it accepts and we refuse: bytes behind the quote, nothing else.
+            assert ours in ("accepted", "dcap.malformed"), (case.id, other.id)
+            accepted += ours == "accepted"
+    assert accepted > 100
+
+
+@pytest.mark.long
 def test_many_mutated_quotes_are_not_accepted(good: DcapCase, sgx: DcapCase, vectors: Path) -> None:
     for case in (good, sgx, case_of(vectors, "tdx-v5-go-tdx-guest")):
         mutate_quotes(case, LONG_MUTATIONS // 3, seed=70)
