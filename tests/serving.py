@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,7 +22,7 @@ from proofhold.attestation.opengradient import SignedResponse
 from proofhold.backends.opengradient import OpenGradientBackend
 from proofhold.catalogue import Catalogue, ServiceEntry
 from proofhold.chat import Answer, signed_part
-from proofhold.core import Evidence, Verdict
+from proofhold.core import Evidence, Finding, Verdict
 from proofhold.drafting import USDC
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Delivery, Job, NamedEvidence, Service
@@ -28,7 +30,7 @@ from proofhold.keys import Signed
 from proofhold.payload import Document, Payload
 from proofhold.policy import Policy
 from proofhold.sampling import commitment
-from proofhold.verifier import Verifier
+from proofhold.verifier import ServiceBackend, Verifier
 
 CURATOR = key_of("curator")
 SERVICE = "chat"
@@ -199,3 +201,45 @@ def chat(
 def judge(bundle: Bundle, *, entry: ServiceEntry | None = None, now: int = NOW) -> Verdict:
     verifier = Verifier(Catalogue((), (entry or service(),)), (), None, (OpenGradientBackend(),))
     return verifier.verify(bundle.exchange, bundle.evidence, policy=policy(), now=now)
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+DAMAGES = [1_000, pytest.param(10_000, marks=pytest.mark.long)]
+
+
+def damaged(data: bytes, drawn: random.Random) -> bytes:
+    """One bit, one byte, a piece left out, a piece twice, or an end cut off."""
+    at, size = drawn.randrange(len(data)), drawn.randrange(1, 9)
+    match drawn.randrange(5):
+        case 0:
+            return data[:at] + bytes([data[at] ^ 1 << drawn.randrange(8)]) + data[at + 1 :]
+        case 1:
+            return data[:at] + drawn.randbytes(1) + data[at + 1 :]
+        case 2:
+            return data[:at] + data[at + size :]
+        case 3:
+            return data[: at + size] + data[at:]
+        case _:
+            return data[:at]
+
+
+def refutes_damage(backend: ServiceBackend, bundle: Bundle, entry: ServiceEntry, count: int) -> None:
+    """Expect of damaged evidence, requests and answers that they establish nothing new, and raise nothing."""
+    (honest,), exchange, drawn = bundle.evidence, bundle.exchange, random.Random(count)
+    good = backend.check(honest, exchange, entry, answers=(), now=NOW)
+    assert isinstance(good, Finding)
+    for _ in range(count):
+        evidence = Evidence(honest.kind, damaged(honest.body, drawn))
+        check = backend.check(evidence, exchange, entry, answers=(), now=NOW)
+        # The recovery number of EIP-191 has two spellings, and one signed payload behind them.
+        assert not isinstance(check, Finding) or check.one_use == good.one_use
+        for field in ("input", "output"):
+            document = getattr(exchange, field)
+            body = damaged(document.body, drawn)
+            if body == document.body:
+                continue
+            fields: dict[str, Any] = {field: Document(document.media_type, body)}
+            swapped = replace(exchange, **fields)
+            check = backend.check(honest, swapped, entry, answers=(), now=NOW)
+            assert not isinstance(check, Finding)

@@ -25,7 +25,19 @@ from proofhold.errors import Malformed
 from proofhold.exchange import Bundle
 from proofhold.payload import Document
 from proofhold.verifier import Verifier
-from serving import PAYEE, REQUEST, bundle_of, document, make_job, policy, program, service, signer
+from serving import (
+    DAMAGES,
+    PAYEE,
+    REQUEST,
+    bundle_of,
+    document,
+    make_job,
+    policy,
+    program,
+    refutes_damage,
+    service,
+    signer,
+)
 
 PRIVATE = PrivateKey(SECRET)
 ADDRESS = keccak256(PRIVATE.public_key.format(compressed=False)[1:])[-20:]
@@ -220,3 +232,8 @@ def test_a_relays_own_nonce_is_not_ours(vectors: Path) -> None:
     assert first["nonce"] != ours
     with pytest.raises(Refusal, match=r"dstack\.report_data"):
         dstack.check_report_data(sign(HONEST), report_data)
+
+
+@pytest.mark.parametrize("count", DAMAGES)
+def test_damage_is_refuted(count: int) -> None:
+    refutes_damage(DstackBackend(), answered(sign(HONEST)), entry_of(), count)

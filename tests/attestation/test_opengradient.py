@@ -25,6 +25,7 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.payload import Document
 from serving import (
     AGE_S,
+    DAMAGES,
     PAYEE,
     PCRS,
     REQUEST,
@@ -35,6 +36,7 @@ from serving import (
     judge,
     make_job,
     program,
+    refutes_damage,
     respond,
     service,
     signer,
@@ -496,3 +498,8 @@ def test_a_document_that_is_none_is_refused() -> None:
     verdict = judge(chat(respond(), entry=SHOWN, proof=ATTESTED), entry=SHOWN)
     assert isinstance(verdict, Rejected)
     assert {code.partition(".")[0] for code, _ in said(verdict)} == {"nitro"}
+
+
+@pytest.mark.parametrize("count", DAMAGES)
+def test_damage_is_refuted(count: int) -> None:
+    refutes_damage(OpenGradientBackend(), chat(respond()), service(), count)

@@ -21,7 +21,7 @@ from proofhold.provider.simulated import SimulatedEnclave
 from proofhold.runner import InlineRunner
 from proofhold.standard import standard_verifier
 from proofhold.verifier import Verifier
-from serving import REQUEST, document, make_job, program, service, signer
+from serving import DAMAGES, REQUEST, document, make_job, program, refutes_damage, service, signer
 
 DEMO = Policy.shipped("dangerous_demo_attested")
 ENCLAVE = SimulatedEnclave.start("echo")
@@ -115,3 +115,9 @@ def test_an_unlisted_key_is_refused() -> None:
     assert said(SimBackend(b"").objections(entry, replace(document(REQUEST), body=b"x"))) == {
         ("request.not_json", "buyer")
     }
+
+
+@pytest.mark.parametrize("count", DAMAGES)
+def test_damage_is_refuted(count: int) -> None:
+    entry = entry_of(ENCLAVE)
+    refutes_damage(SimBackend(ENCLAVE.root_key), answered(entry), entry, count)
