@@ -53,6 +53,7 @@ class TcbInfo:
 
     id: str
     fmspc: str
+    pce_id: str
     evaluation_number: int
 
 
@@ -141,6 +142,7 @@ class DcapCollateral:
         info = TcbInfo(
             id=_text(tcb, "id", "tcb_info"),
             fmspc=_text(tcb, "fmspc", "tcb_info").lower(),
+            pce_id=_text(tcb, "pceId", "tcb_info").lower(),
             evaluation_number=_integer(tcb, "tcbEvaluationDataNumber", "tcb_info"),
         )
         return Reading(

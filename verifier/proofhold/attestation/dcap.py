@@ -15,7 +15,7 @@ identity, and how a level is matched); *TDX Module Base Architecture Specificati
 7. The collateral has one encoding, ends at the pinned root, and all of it is in force at `now`.
 8. Intel signed TCB info, QE identity and both revocation lists.
 9. The PCK certificate and its issuer are not revoked.
-10. TCB info is of this kind of machine and of this platform (FMSPC).
+10. TCB info is of this kind of machine and of this platform (FMSPC, and PCE-ID, which dcap-qvl passes over).
 11. Some TCB level matches the platform, and some level of the QE identity the quoting enclave.
 12. dcap-qvl read the same report as we did, and gave a status whose meaning is known.
 
@@ -42,13 +42,14 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from proofhold.attestation.collateral import DcapCollateral, Reading, read_collateral
 from proofhold.attestation.expectation import WAIVED, Expected, Mismatch, Waived, compare
-from proofhold.attestation.intelchain import ChainError, Link, check_chain, read_chain
+from proofhold.attestation.intelchain import CACHED_CHAINS, ChainError, Link, check_chain, read_chain
 from proofhold.attestation.quote import REPORT_DATA_BYTES, EnclaveReport, Quote, TdReport, Tee, parse_quote
 from proofhold.attestation.refusal import Lacking, Refusal
 from proofhold.errors import Malformed, Misuse
@@ -189,6 +190,7 @@ def verify(quote: bytes, collateral: bytes, *, now: int) -> DcapReport:
         _check_signatures(parsed, now)  # in the order of the steps: a forged bit is a forgery first
         raise
     _check_exposure(parsed.report)  # step 6
+    _check_pce_id(parsed, reading)  # step 10
     return _report(parsed, answer, reading, chain)  # step 12
 
 
@@ -358,6 +360,22 @@ _COLLATERAL_PARTS: Final = attrgetter(*(f.name for f in fields(DcapCollateral)))
 """In the order in which dcap-qvl takes them."""
 
 
+@lru_cache(maxsize=CACHED_CHAINS)
+def _pce_id(chain: bytes) -> str:
+    return bytes(_dcap_qvl().parse_pck_extension_from_pem(chain).pce_id).hex()
+
+
+def _check_pce_id(quote: Quote, reading: Reading) -> None:
+    """Step 10, for what dcap-qvl passes over: which provisioning certification enclave the levels are for."""
+    try:
+        pce_id = _pce_id(quote.chain.removesuffix(b"\0"))
+    except ValueError as error:
+        raise Refusal("dcap.chain", "no PCK certificate that names its platform", step=10) from error
+    if reading.tcb_info.pce_id != pce_id:
+        text = f"TCB info for another PCE-ID: got {reading.tcb_info.pce_id!r}, expected {pce_id}"
+        raise Lacking("dcap.fmspc", text, step=10)
+
+
 class _QvlRefused(Exception):
     """dcap-qvl refused; the message is its own."""
 
@@ -503,6 +521,9 @@ def _check_collateral(quote: Quote, collateral: DcapCollateral, reading: Reading
             raise Lacking("dcap.collateral_signature", f"Intel did not sign this {part}", step=8)
         if listed:
             raise Refusal("dcap.revoked", f"Intel revoked the certificate: it is on {part}", step=9)
+    for part, chain in (("tcb_info", reading.tcb_info_issuer), ("qe_identity", reading.qe_identity_issuer)):
+        if _look_up(collateral.root_ca_crl, root, chain[0])[2]:
+            raise Lacking("dcap.collateral_signature", f"Intel revoked the signer of this {part}", step=9)
     if reading.tcb_info.id != quote.tee.upper():
         text = f"TCB info of {reading.tcb_info.id!r} for a quote of {quote.tee}"
         raise Lacking("dcap.fmspc", text, step=10)
@@ -561,7 +582,7 @@ def _named(message: str, quote: Quote) -> Refusal:
         return refusal
     if "QE " in message or "QE_" in message:
         return Refusal("dcap.qe_identity", f"not Intel's quoting enclave: {message}", step=11)
-    if "evoked" in message:
+    if "CertRevoked" in message or message.endswith("Revoked"):
         return Refusal("dcap.revoked", message, step=9)
     return Refusal("dcap.refused", f"dcap-qvl: {message}", step=11)
 
