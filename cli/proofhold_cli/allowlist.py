@@ -198,12 +198,18 @@ def _measurement(text: str) -> tuple[str, dict[str, str]]:
 
 def _key(text: str) -> bytes:
     """Read a key's hexadecimal digits, with or without 0x, or the PEM file of a public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    from proofhold.errors import Misuse
 
     path = Path(text)
     if not path.is_file():
         return bytes.fromhex(text.removeprefix("0x"))
-    public = load_pem_public_key(read_file(path))
+    try:
+        public = load_pem_public_key(read_file(path))
+    except UnsupportedAlgorithm as error:
+        raise Misuse(f"{path} holds a key of an unknown kind") from error
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
