@@ -20,7 +20,7 @@ from proofhold_cli.files import (
     read_file,
     write_file,
 )
-from proofhold_cli.terminal import one_line, print_table
+from proofhold_cli.terminal import one_line
 
 if TYPE_CHECKING:
     from proofhold.attestation.collateral import Window
@@ -92,11 +92,10 @@ def show(file: Path, now: int | None, as_json: bool) -> None:
         ]
         echo_json({"now": instant, "parts": parts})
         return
-    rows = [
-        (one_line(w.part), _date(w.not_before), _date(w.not_after), "yes" if w.holds(instant) else "no")
-        for w in windows
-    ]
-    print_table(("part", "from", "until", "in force"), rows)
+    # Plain lines: a table of this width would break instants in two on a terminal of 80 columns.
+    for w in windows:
+        in_force = "in force" if w.holds(instant) else "not now"
+        click.echo(f"{one_line(w.part):28}{_date(w.not_before)}  {_date(w.not_after)}  {in_force}")
     click.echo(f"all of it: {_span(*_common(windows))}; no signature was checked")
 
 
