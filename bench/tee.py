@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from _results import table, write_section
 
@@ -73,7 +74,81 @@ def dcap_rows(vectors: Path) -> Iterator[Row]:
         yield Row(f"{what}, new collateral", "from_json, dcap_qvl.verify", ours_anew, bare_anew, None)
 
 
-FORMATS = (dcap_rows,)
+def nitro_rows(vectors: Path) -> Iterator[Row]:
+    """A Nitro document against its five P-384 checks: four certificates and the document itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+    from proofhold.attestation import cbor, nitro
+
+    files, now = case_of(vectors, "nitro-opengradient-2026-02")
+    document = files["doc"]
+    parsed = nitro.parse(document)
+    protected, _, payload, signature = cbor.decode(document, max_bytes=len(document), what="document")
+    chain = [x509.load_der_x509_certificate(der) for der in (*parsed.cabundle, parsed.certificate)]
+    keys = [certificate.public_key() for certificate in chain]
+    checks = [(c.signature, c.tbs_certificate_bytes) for c in chain[1:]]
+    r, s = (int.from_bytes(half, "big") for half in (signature[:48], signature[48:]))
+    signed = cbor.encode(["Signature1", protected, b"", payload])
+    checks.append((utils.encode_dss_signature(r, s), signed))
+
+    def ours() -> object:
+        return nitro.verify(document, now=now)
+
+    def bare() -> None:
+        for key, (value, what) in zip(keys, checks, strict=True):
+            assert isinstance(key, ec.EllipticCurvePublicKey)
+            key.verify(value, what, ec.ECDSA(hashes.SHA384()))
+
+    yield Row("Nitro document", "5 × P-384", ours, bare, 1.5)
+
+
+def snp_rows(vectors: Path) -> Iterator[Row]:
+    """A report against its two checks: the VEK by the ASK (RSA-PSS) and the report by the VEK (P-384).
+
+    ARK and ASK are pinned bytes; that they belong together is found out once.
+    """
+    import warnings
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
+
+    from proofhold.attestation import sevsnp
+
+    for name, what in (
+        ("snp-milan-dstack-v3", "SEV-SNP report, Milan"),
+        ("snp-turin-oak", "SEV-SNP report, Turin"),
+        ("snp-milan-vlek-aws", "SEV-SNP report, VLEK"),
+    ):
+        files, now = case_of(vectors, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of serial number 0
+            ask, vek = (x509.load_der_x509_certificate(files[role]) for role in ("ask", "leaf"))
+        issuer, key = ask.public_key(), vek.public_key()
+        signature = utils.encode_dss_signature(*sevsnp.parse(files["report"]).signature)
+
+        def ours(files: dict[str, bytes] = files, now: int = now) -> object:
+            vek, ask, ark = (files[role] for role in ("leaf", "ask", "ark"))
+            return sevsnp.verify(files["report"], vek=vek, ask=ask, ark=ark, now=now)
+
+        def bare(
+            vek: Any = vek,
+            issuer: Any = issuer,
+            key: Any = key,
+            signature: bytes = signature,
+            files: dict[str, bytes] = files,
+        ) -> None:
+            digest, signed = hashes.SHA384(), files["report"][: sevsnp.SIGNED_BYTES]
+            pss = padding.PSS(padding.MGF1(digest), 48)
+            issuer.verify(vek.signature, vek.tbs_certificate_bytes, pss, digest)
+            key.verify(signature, signed, ec.ECDSA(digest))
+
+        yield Row(what, "RSA-PSS, P-384", ours, bare, 1.5)
+
+
+FORMATS = (nitro_rows, snp_rows, dcap_rows)
 """One function a format."""
 
 

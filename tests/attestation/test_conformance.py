@@ -115,9 +115,7 @@ def test_mutations_repeat_and_differ_from_what_they_were_made_of() -> None:
 
 @pytest.mark.parametrize("kind", sorted({*CHECKERS, "eat"}))
 def test_whatever_is_in_the_files_is_answered(kind: str) -> None:
-    roles = {"nitro": ["doc"], "sev-snp": ["report", "leaf", "ask", "ark"], "providers": ["vector"]}.get(
-        kind, ["quote"]
-    )
+    roles = {"nitro": ["doc"], "sev-snp": ["report", "leaf", "ask", "ark"], "providers": ["vector"]}
     for data in (b"\x00", b"", bytes(1184), b"\x84" * 5000, b"x" * 2**20):
         answer = check(kind, dict.fromkeys(roles.get(kind, ["quote"]), data), None, {})
         assert answer.verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED)

@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from proofhold.attestation import x509
@@ -96,6 +97,7 @@ _POLICY_MIGRATION = 1 << 18
 _POLICY_DEBUG = 1 << 19
 _CPUID_SINCE_VERSION = 3
 _OID = "1.3.6.1.4.1.3704.1."
+_COMMON_NAME_OID = bytes.fromhex("0603550403")
 _COMPONENT_OIDS: Final = {
     "bl": "3.1",
     "tee": "3.2",
@@ -211,14 +213,9 @@ def verify(
     if got != expected:  # step 3
         text = f"not the pinned issuer of {line} {parsed.signing_key} certificates"
         raise Refusal("snp.chain", text, step=3, got=got, expected=expected)
-    root, issuer, leaf = (  # step 4
-        x509.parse(der, _PROFILE, name)
-        for der, name in ((ark, "ARK"), (ask, "ASK"), (vek, parsed.signing_key.value))
-    )
-    x509.require_authority(root, _PROFILE, below=1)  # step 5
-    x509.require_authority(issuer, _PROFILE, below=0)
+    root, issuer = _pinned_chain(ark, ask)  # steps 4 and 5
+    leaf = x509.parse(vek, _PROFILE, parsed.signing_key.value)
     x509.require_leaf(leaf, _PROFILE, usage_required=False)
-    x509.require_issued(issuer, root, _PROFILE)
     x509.require_issued(leaf, issuer, _PROFILE)
     for certificate in (root, issuer, leaf):
         x509.require_time(certificate, _PROFILE, at=now)  # step 6
@@ -387,6 +384,16 @@ def _tcb_mismatches(report: SnpReport, least: Mapping[str, int]) -> tuple[Mismat
     )
 
 
+@lru_cache(maxsize=len(ASK_SHA256))
+def _pinned_chain(ark: bytes, ask: bytes) -> tuple[x509.Certificate, x509.Certificate]:
+    """Steps 4 and 5 for the two certificates that are pinned: a pure function of six possible arguments."""
+    root, issuer = x509.parse(ark, _PROFILE, "ARK"), x509.parse(ask, _PROFILE, "ASK")
+    x509.require_authority(root, _PROFILE, below=1)
+    x509.require_authority(issuer, _PROFILE, below=0)
+    x509.require_issued(issuer, root, _PROFILE)
+    return root, issuer
+
+
 def _bound(
     report: bytes, parsed: SnpReport, leaf: x509.Certificate, line: Line
 ) -> tuple[str, tuple[Refusal, ...]]:
@@ -410,11 +417,8 @@ def _kind_findings(
     parsed: SnpReport, leaf: x509.Certificate, facts: Mapping[str, bytes], line: Line
 ) -> tuple[str, list[Refusal]]:
     """Step 7."""
-    from cryptography.x509.oid import NameOID
-
     findings = []
-    names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    name, wanted = (str(names[0].value)[:MAX_NAME_BYTES] if names else ""), f"SEV-{parsed.signing_key}"
+    name, wanted = _common_name(leaf.subject), f"SEV-{parsed.signing_key}"
     if name != wanted:
         text = "the certificate is of another kind of key than signed the report"
         findings.append(Refusal("snp.vek_kind", text, step=7, got=name, expected=wanted))
@@ -494,8 +498,8 @@ def _check_revocation(der: bytes, root: x509.Certificate, issuer: x509.Certifica
         revoked = crl.get_revoked_certificate_by_serial_number(issuer.parsed.serial_number) is not None
     except Exception as error:
         raise Lacking("snp.crl", f"the revocation list does not parse: {error}"[:200], step=12) from error
-    key = root.parsed.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or issued_by != root.subject:
+    key = root.key
+    if not isinstance(key, rsa.RSAPublicKey) or issued_by != root.parsed.subject:
         raise Lacking("snp.crl", "the revocation list is of another issuer", step=12)
     try:
         pss = padding.PSS(padding.MGF1(hashes.SHA384()), x509.PSS_SALT_BYTES)
@@ -523,6 +527,14 @@ def _small_integer(der: bytes) -> int | None:
     if len(der) == 4 and der[:3] == b"\x02\x02\x00" and der[3] >= 0x80:
         return der[3]
     return None
+
+
+def _common_name(subject: bytes) -> str:
+    """Read the common name of a DER Name; empty if there is not exactly one."""
+    before, mark, after = subject.partition(_COMMON_NAME_OID)
+    if not before or not mark or len(after) < 2 or _COMMON_NAME_OID in after or after[1] > MAX_NAME_BYTES:
+        return ""
+    return after[2 : 2 + after[1]].decode("ascii", errors="replace")
 
 
 def _ia5(der: bytes) -> str:

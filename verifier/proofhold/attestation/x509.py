@@ -68,8 +68,11 @@ class Certificate:
     name: str
     der: bytes
     parsed: x509.Certificate
-    issuer: x509.Name
-    subject: x509.Name
+    issuer: bytes
+    """The issuer's name and, next, the subject's, as DER."""
+    subject: bytes
+    key: object
+    """The public key, of any kind that can be read."""
     extensions: Mapping[str, x509.ExtensionType]
     """By dotted OID."""
     not_before: int
@@ -97,7 +100,8 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
             extensions = {e.oid.dotted_string: e for e in parsed.extensions}
             tbs, signature = parsed.tbs_certificate_bytes, parsed.signature
             # The library parses lazily: what is used later is asked for here, where errors are expected.
-            version, issuer, subject = parsed.version, parsed.issuer, parsed.subject
+            version, key = parsed.version, parsed.public_key()
+            issuer, subject = _names(tbs)
             not_before, not_after = parsed.not_valid_before_utc, parsed.not_valid_after_utc
     except Exception as error:
         raise _refusal(profile, name, f"does not parse: {_line(error)}") from error
@@ -114,7 +118,7 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
     if unknown:
         raise _refusal(profile, name, f"a critical extension that is not known here: {unknown[0]}")
     values = {oid: extension.value for oid, extension in extensions.items()}
-    return Certificate(name, der, parsed, issuer, subject, values, _unix(not_before), _unix(not_after))
+    return Certificate(name, der, parsed, issuer, subject, key, values, _unix(not_before), _unix(not_after))
 
 
 BASIC_CONSTRAINTS: Final = "2.5.29.19"
@@ -183,7 +187,7 @@ def require_issued(certificate: Certificate, issuer: Certificate, profile: Profi
     named = mine.key_identifier if isinstance(mine, x509.AuthorityKeyIdentifier) else None
     if named is not None and isinstance(its, x509.SubjectKeyIdentifier) and named != its.digest:
         raise _broken(profile, certificate, f"names another key than that of {issuer.name}")
-    key = public_key(issuer, profile)
+    key = issuer.key
     signature, tbs = certificate.parsed.signature, certificate.parsed.tbs_certificate_bytes
     digest = hashes.SHA384()
     try:
@@ -230,23 +234,10 @@ def p384_key(certificate: Certificate, profile: Profile) -> EllipticCurvePublicK
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = public_key(certificate, profile)
+    key = certificate.key
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != P384:
         raise _broken(profile, certificate, "has a key that is not on P-384")
     return key
-
-
-def public_key(certificate: Certificate, profile: Profile) -> object:
-    """Give a certificate's public key, of any kind that can be read.
-
-    Raises:
-        Refusal: ``<format>.certificate``.
-
-    """
-    try:
-        return certificate.parsed.public_key()
-    except Exception as error:
-        raise _refusal(profile, certificate.name, f"its key does not parse: {_line(error)}") from error
 
 
 def _refusal(profile: Profile, name: str, text: str) -> Refusal:
@@ -259,6 +250,31 @@ def _broken(profile: Profile, certificate: Certificate, text: str) -> Refusal:
 
 def _unix(moment: datetime) -> int:
     return int(moment.astimezone(UTC).timestamp())
+
+
+def _names(tbs: bytes) -> tuple[bytes, bytes]:
+    """Give issuer and subject of a TBSCertificate of version 3 that has been parsed, as they are written.
+
+    Bytes are compared rather than the library's objects, which take longer to build than an RSA signature
+    takes to check; AWS and AMD write a name the same way wherever it stands.
+    """
+    fields, at = [], _inside(tbs, 0)
+    for _ in range(6):  # version, serial number, algorithm, issuer, validity, subject
+        end = _end(tbs, at)
+        fields.append(tbs[at:end])
+        at = end
+    return fields[3], fields[5]
+
+
+def _inside(der: bytes, at: int) -> int:
+    """Give where the content of the element at `at` begins."""
+    return at + 2 + (der[at + 1] & 0x7F if der[at + 1] & 0x80 else 0)
+
+
+def _end(der: bytes, at: int) -> int:
+    """Give where the element at `at` ends."""
+    start = _inside(der, at)
+    return start + (int.from_bytes(der[at + 2 : start], "big") if der[at + 1] & 0x80 else der[at + 1])
 
 
 def _sequence(content: bytes) -> bytes:
