@@ -99,8 +99,9 @@ def test_03_a_stale_document_is_refused_while_its_certificates_are_valid(aws: Fa
 def test_03_a_stated_age_may_outlive_the_leaf_and_is_judged_again_later(aws: FalseAws) -> None:
     document = nitro.verify(aws.document(), now=AT + 7200, max_age_s=10_000)
     nitro.require_age(document, now=AT + 10_000, max_age_s=10_000)
-    with pytest.raises(Refusal, match=r"nitro\.stale"):
+    with pytest.raises(Refusal, match=r"nitro\.stale") as refusal:
         nitro.require_age(document, now=AT + 10_001, max_age_s=10_000)
+    assert [also.code for also in refusal.value.also] == ["nitro.expired"]
     with pytest.raises(Misuse):
         nitro.require_age(document, now=AT, max_age_s=-1)
 

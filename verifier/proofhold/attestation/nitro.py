@@ -174,14 +174,18 @@ def require_age(document: NitroDocument, *, now: int, max_age_s: int | None) -> 
         raise Refusal(
             "nitro.not_yet_valid", text, step=9, got=f"{age_s} s", expected=f"-{MAX_CLOCK_SKEW_S} s"
         )
-    if max_age_s is not None:  # step 10
-        if age_s > max_age_s:
-            text = f"the document is {age_s} s old, and may be {max_age_s} s"
-            raise Refusal("nitro.stale", text, step=10, got=f"{age_s} s", expected=f"{max_age_s} s")
-    elif now > document.valid_until:
-        text = "no maximum age was stated, and the certificates have expired"
+    expired: tuple[Refusal, ...] = ()
+    if now > document.valid_until:
+        text = "the certificates have expired, and no stated age covers that"
         got, expected = str(now), f"until {document.valid_until}"
-        raise Refusal("nitro.expired", text, step=10, got=got, expected=expected)
+        expired = (Refusal("nitro.expired", text, step=10, got=got, expected=expected),)
+    if max_age_s is None:  # step 10
+        if expired:
+            raise expired[0]
+    elif age_s > max_age_s:
+        text = f"the document is {age_s} s old, and may be {max_age_s} s"
+        got, expected = f"{age_s} s", f"{max_age_s} s"
+        raise Refusal("nitro.stale", text, step=10, got=got, expected=expected, also=expired)
 
 
 def parse(document: bytes) -> NitroDocument:
