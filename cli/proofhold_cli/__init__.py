@@ -10,11 +10,27 @@ import click
 from proofhold_cli.errors import reported
 
 COMMANDS = {
+    "allowlist": ("proofhold_cli.allowlist", "allowlist_group", "Say what may run behind a service."),
+    "attestation": (
+        "proofhold_cli.attestation",
+        "attestation_group",
+        "Show what is in an attestation document.",
+    ),
     "circuit": ("proofhold_cli.circuit", "circuit_group", "Say what a pinned circuit's proofs are worth."),
+    "collateral": (
+        "proofhold_cli.collateral",
+        "collateral_group",
+        "Fetch and show what judging an attestation takes.",
+    ),
     "compile": (
         "proofhold_cli.compile",
         "compile_command",
         "Make a pinned circuit of a model, or check one.",
+    ),
+    "conformance": (
+        "proofhold_cli.conformance",
+        "conformance_command",
+        "Run a corpus of attestation evidence against a verifier.",
     ),
     "demo": ("proofhold_cli.demo", "demo_command", "Play the whole story on real models and real proofs."),
     "escrow": ("proofhold_cli.escrow", "escrow_group", "Hold money, record claims, settle."),

@@ -26,10 +26,10 @@ STATE_STYLES = {"released": "green", "refunded": "red", "claimed": "yellow"}
 )
 @root_option
 def demo_command(out: Path | None, root: Path | None) -> None:
-    """Play the whole story: seven acts from a signed job to a released, refunded or expired payment.
+    """Play the whole story: eight acts from a signed job to a released, refunded or expired payment.
 
     Models, proofs, signatures and the ledger are real. The clock is simulated, so that deadlines can pass,
-    and the proofs rest on the unsafe development SRS.
+    the proofs rest on the unsafe development SRS, and the enclave of the last act is a simulated one.
     """
     from proofhold.provider import Prover
     from proofhold.runner import ProcessRunner
@@ -44,7 +44,8 @@ def demo_command(out: Path | None, root: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console.print("[bold]proofhold demo[/]: real models, real proofs, a real ledger")
     console.print("[bold red]UNSAFE[/]     the proofs rest on the development SRS, whose secret is public")
-    console.print("[bold red]SIMULATED[/]  the clock, moved by hand so that deadlines pass; the money\n")
+    console.print("[bold red]SIMULATED[/]  the clock, moved by hand so that deadlines pass; the money")
+    console.print("[bold red]SIMULATED[/]  the enclave of act 8, which proves nothing to anybody\n")
     with ProcessRunner() as checking, ProcessRunner(memory_bytes=None, threads=None) as proving:
         stage = Stage(found, folder, checking, Prover(proving), SimulatedClock(int(time.time())))
         lines = []

@@ -13,7 +13,6 @@ from proofhold_cli.root import root_option
 from proofhold_cli.terminal import one_line, print_table, print_unsafe
 
 if TYPE_CHECKING:
-    from proofhold.core import Offer
     from proofhold.policy import Policy, Reach, Way
 
 
@@ -60,7 +59,7 @@ def check(policy: str, model: str | None, root: Path | None, as_json: bool) -> N
     Ends with 4 if at no price any kind can.
     """
     found = read_policy(policy)
-    reach = found.reach(_offers(model, root))
+    reach = _reach(found, model, root)
     satisfiable = any(tier.ways for tier in reach)
     if as_json:
         tiers = [_reach_to_json(tier) for tier in reach]
@@ -72,13 +71,13 @@ def check(policy: str, model: str | None, root: Path | None, as_json: bool) -> N
         fail("no kind of evidence can satisfy it", code="policy.unsatisfiable", exit_code=ExitCode.REJECTED)
 
 
-def _offers(model: str | None, root: Path | None) -> tuple[Offer, ...]:
-    """Ask what the kinds of evidence can show: of one model, or of the best that there could be."""
+def _reach(policy: Policy, model: str | None, root: Path | None) -> tuple[Reach, ...]:
+    """Ask which kinds of evidence can meet it: of one model, or of the best that there could be."""
     from proofhold.catalogue import Catalogue
-    from proofhold.standard import standard_offers
+    from proofhold.standard import standard_reach
     from proofhold_cli.root import find_root
 
-    return standard_offers(Catalogue.load(find_root(root)).by_name(model) if model else None)
+    return standard_reach(policy, Catalogue.load(find_root(root)).by_name(model) if model else None)
 
 
 def _explain(policy: Policy) -> None:

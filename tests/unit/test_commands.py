@@ -106,10 +106,10 @@ def test_a_policy_is_checked_against_what_evidence_can_show() -> None:
 
 
 def test_a_policy_that_nothing_can_satisfy_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "attested.toml"
+    file = tmp_path / "impossible.toml"
     file.write_text(
-        'version = 1\nname = "attested"\nsummary = "TEEs only."\n'
-        '[[tiers]]\n[tiers.demand]\nshow = ["model"]\nby = "attested"\n'
+        'version = 1\nname = "impossible"\nsummary = "No proof names its provider."\n'
+        '[[tiers]]\n[tiers.demand]\nshow = ["provider"]\nby = "proved"\n'
     )
     refused(4, "policy.unsatisfiable", "policy", "check", file)
     result = run("policy", "check", file, "--json")

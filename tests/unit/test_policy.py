@@ -17,6 +17,7 @@ from proofhold.errors import Misuse
 from proofhold.job import PPM
 from proofhold.money import Currency
 from proofhold.policy import MAX_STRATEGIES, Policy, Tier, Way, percent, shipped_names
+from proofhold.standard import standard_reach
 
 PROVED, ATTESTED, REEXECUTED, NOT_DRAWN = Assurance
 MODEL, INPUT, OUTPUT, FRESH, PROVIDER = Property
@@ -494,8 +495,7 @@ def test_shipped_policies_are_named_like_their_files_and_the_unsafe_ones_say_so(
         assert shipped.name == name
         assert bool(shipped.accept_dangers) == name.startswith("dangerous_")
         assert all(tier.up_to is not None for tier in shipped.tiers)
-        offers = [offer("ezkl", PROVED), *REPLAY]
-        assert all(reach.ways for reach in shipped.reach(offers))
+        assert all(reach.ways for reach in standard_reach(shipped))
 
 
 @pytest.mark.parametrize("name", ["proved", "proved-or-sampled", "sampled"])
@@ -509,7 +509,7 @@ def test_the_demos_policies_differ_in_the_danger_alone(name: str) -> None:
 
 def test_an_unknown_shipped_policy_is_misuse_and_no_path() -> None:
     for name in ("nothing", "../policies/proved", "proved.toml"):
-        with pytest.raises(Misuse, match="expected one of dangerous_demo_proved, "):
+        with pytest.raises(Misuse, match="expected one of attested-routing, dangerous_demo_"):
             Policy.shipped(name)
 
 

@@ -1,5 +1,8 @@
 """The catalogue: an immutable map from a model's digest to the model and what was pinned about it.
 
+A service stands beside the models: its name and the allow-list of what may run behind it, which somebody
+that ``services/trust.json`` trusts has signed.
+
 Only audited locks are in it (`audited.py`), and every file is compared with the digest that its lock pins,
 so whatever a backend takes from an entry is what the audit saw.
 """
@@ -13,15 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proofhold.allowlist import AllowList, SignedAllowList
 from proofhold.audited import AUDITED_FILE_NAME, MAX_AUDITED_BYTES, Audited
 from proofhold.canonical import Digest, file_digest
 from proofhold.domain import InputSpec, check_input
 from proofhold.errors import Malformed, Misuse
+from proofhold.keys import MAX_DOCUMENT_BYTES, Signed, TrustStore
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock
 
 MODELS_FOLDER = "models"
 CIRCUITS_FOLDER = "circuits"
 MODEL_FILE_NAME = "model.onnx"
+SERVICES_FOLDER = "services"
+ALLOWLIST_FILE_NAME = "allowlist.json"
+TRUST_FILE_NAME = "trust.json"
 SETTINGS_FILE_NAME = "settings.json"
 VK_FILE_NAME = "vk.key"
 VERIFY_SRS_FILE_NAME = "verify.srs"
@@ -142,15 +150,48 @@ class Entry:
         return tuple(lock for lock in (circuit, self.replay) if lock is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One service with its allow-list, which at least one key has signed, and none badly."""
+
+    allowlist: SignedAllowList
+
+    def __post_init__(self) -> None:
+        envelope = self.allowlist.envelope
+        if not envelope.signatures or not envelope.is_signed_by_exactly(k for k, _ in envelope.signatures):
+            raise CatalogueError(
+                "catalogue.allowlist_signature", f"{self.name}: its allow-list bears no good signature"
+            )
+
+    @property
+    def name(self) -> str:
+        """The service's name, as jobs state it."""
+        return self.allowlist.document.service
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the allow-list: what a job pins."""
+        return self.allowlist.digest
+
+    @property
+    def document(self) -> AllowList:
+        """What the list says."""
+        return self.allowlist.document
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Entries by the digest of their model; built from a folder or, in a test, from entries."""
 
     entries: tuple[Entry, ...]
+    services: tuple[ServiceEntry, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.entries) > MAX_ENTRIES:
+        if len(self.entries) > MAX_ENTRIES or len(self.services) > MAX_ENTRIES:
             raise Misuse(f"{len(self.entries)} entries, expected at most {MAX_ENTRIES}")
+        names = [service.name for service in self.services]
+        if len(set(names)) != len(names):
+            raise CatalogueError("catalogue.duplicate", "two allow-lists are for one service")
         for what in ("model", "name"):
             values = [getattr(entry, what) for entry in self.entries]
             for value in values:
@@ -158,13 +199,17 @@ class Catalogue:
                     raise CatalogueError("catalogue.duplicate", f"two entries have the {what} {value}")
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Catalogue:
-        """Build a catalogue of `entries`, in order of their names."""
-        return cls(tuple(sorted(entries, key=lambda entry: entry.name)))
+    def of(cls, entries: Iterable[Entry], services: Iterable[ServiceEntry] = ()) -> Catalogue:
+        """Build a catalogue of `entries` and `services`, in order of their names."""
+        by_name = sorted(entries, key=lambda entry: entry.name)
+        return cls(tuple(by_name), tuple(sorted(services, key=lambda service: service.name)))
 
     @classmethod
     def load(cls, root: Path) -> Catalogue:
         """Read ``root/models/*/model.onnx`` and ``root/circuits/*/``; folders of one name belong together.
+
+        Allow-lists are ``root/services/*/allowlist.json``, each signed by a key that
+        ``root/services/trust.json`` trusts at the time the list was issued.
 
         Raises:
             CatalogueError: ``catalogue.missing``, ``catalogue.lock`` (a lock does not parse),
@@ -173,15 +218,21 @@ class Catalogue:
         """
         models = {path.parent.name: path for path in root.glob(f"{MODELS_FOLDER}/*/{MODEL_FILE_NAME}")}
         folders = {path.parent.name: path.parent for path in root.glob(f"{CIRCUITS_FOLDER}/*/*.lock.json")}
-        if not models and not folders:
+        services = _load_services(root)
+        if not models and not folders and not services:
             raise CatalogueError("catalogue.missing", f"no model and no circuit under {root}")
         audited = read_audited(root)
         names = sorted(models.keys() | folders.keys())
-        return cls(tuple(_load(name, models.get(name), folders.get(name), audited) for name in names))
+        entries = tuple(_load(name, models.get(name), folders.get(name), audited) for name in names)
+        return cls(entries, services)
 
     def by_digest(self, model: Digest) -> Entry | None:
         """Give the entry of a model, or None: what a stranger names need not exist."""
         return next((entry for entry in self.entries if entry.model == model), None)
+
+    def service(self, name: str) -> ServiceEntry | None:
+        """Give the entry of a service, or None: what a stranger names need not exist."""
+        return next((service for service in self.services if service.name == name), None)
 
     def by_name(self, name: str) -> Entry:
         """Give the entry that the user names.
@@ -287,6 +338,33 @@ def _load(name: str, model: Path | None, folder: Path | None, audited: Audited) 
     return Entry(name, digest, circuit, replay, model)
 
 
+def _load_services(root: Path) -> tuple[ServiceEntry, ...]:
+    paths = sorted(root.glob(f"{SERVICES_FOLDER}/*/{ALLOWLIST_FILE_NAME}"))
+    if not paths:
+        return ()
+    try:
+        trust = TrustStore.load(root / SERVICES_FOLDER / TRUST_FILE_NAME)
+    except (Misuse, Malformed) as error:
+        raise CatalogueError("catalogue.allowlist_trust", str(error)) from error
+    return tuple(_load_service(path, trust) for path in paths)
+
+
+def _load_service(path: Path, trust: TrustStore) -> ServiceEntry:
+    try:
+        signed = Signed.decode(AllowList, _read(path, 2 * MAX_DOCUMENT_BYTES))
+    except Malformed as error:
+        raise CatalogueError("catalogue.lock", f"{path}: {error}") from error
+    entry = ServiceEntry(signed)
+    if entry.name != path.parent.name:
+        raise CatalogueError("catalogue.name", f"{path}: this is the allow-list of {entry.name}")
+    if not any(trust.trusts(key, entry.document.issued_at) for key in signed.envelope.signers()):
+        raise CatalogueError(
+            "catalogue.allowlist_signature",
+            f"{path}: nobody whom {SERVICES_FOLDER}/{TRUST_FILE_NAME} trusts has signed this allow-list",
+        )
+    return entry
+
+
 def _stream_digest(path: Path) -> Digest:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -308,6 +386,7 @@ __all__ = [
     "CatalogueError",
     "Circuit",
     "Entry",
+    "ServiceEntry",
     "check_input",
     "read_audited",
     "read_circuit",

@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from proofhold.catalogue import Entry
+from proofhold.catalogue import Entry, ServiceEntry
 from proofhold.domain import check_input
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import Escrow
-from proofhold.job import NONCE_BYTES, PPM, Delivery, Job, OnnxModel, Payer, SignedJob
+from proofhold.job import (
+    NONCE_BYTES,
+    PPM,
+    Delivery,
+    Job,
+    ModelReference,
+    OnnxModel,
+    Payer,
+    Service,
+    SignedJob,
+)
 from proofhold.keys import Key, Signed, SigningKey
 from proofhold.money import Currency
 from proofhold.payload import Payload
@@ -40,7 +50,7 @@ class Terms:
 def draft_job(
     terms: Terms,
     *,
-    entry: Entry,
+    entry: Entry | ServiceEntry,
     payload: Payload,
     policy: Policy,
     buyer: SigningKey,
@@ -57,8 +67,9 @@ def draft_job(
 
     Args:
         terms: prices, periods and kinds of evidence.
-        entry: the catalogue's entry of the model; its locks are pinned.
-        payload: the input, within the model's domain.
+        entry: the catalogue's entry of the model or service; its locks or its allow-list are pinned.
+        payload: the input, within the model's domain. What a service's evidence cannot bind is refused when
+            the job is funded.
         policy: what the buyer demands.
         buyer: signs.
         provider: who is asked.
@@ -71,7 +82,7 @@ def draft_job(
         Misuse: the input lies outside of the model's domain, or the terms make no sense.
 
     """
-    objections = check_input(entry.inputs, payload)
+    objections = check_input(entry.inputs, payload) if isinstance(entry, Entry) else ()
     if objections:
         raise Misuse("; ".join(f"{r.message}: got {r.got}, expected {r.expected}" for r in objections))
     nonce = os.urandom(NONCE_BYTES)
@@ -81,11 +92,7 @@ def draft_job(
         buyer=buyer.public,
         provider=provider,
         payee=payee or provider,
-        model=OnnxModel(
-            onnx=entry.model,
-            circuit_lock=entry.circuit.lock.digest if entry.circuit else None,
-            replay_lock=entry.replay.digest if entry.replay else None,
-        ),
+        model=_reference(entry),
         input=payload.digest(nonce),
         price=terms.price,
         currency=terms.currency,
@@ -105,3 +112,13 @@ def draft_job(
         checks_paid_by=terms.checks_paid_by,
     )
     return Signed.new(job, buyer)
+
+
+def _reference(entry: Entry | ServiceEntry) -> ModelReference:
+    if isinstance(entry, ServiceEntry):
+        return Service(entry.name, entry.digest)
+    return OnnxModel(
+        onnx=entry.model,
+        circuit_lock=entry.circuit.lock.digest if entry.circuit else None,
+        replay_lock=entry.replay.digest if entry.replay else None,
+    )

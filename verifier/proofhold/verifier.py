@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from proofhold.canonical import Digest
-from proofhold.catalogue import Catalogue, Entry
+from proofhold.catalogue import Catalogue, Entry, ServiceEntry
 from proofhold.core import (
     Accepted,
     Answer,
@@ -41,7 +41,7 @@ from proofhold.core import (
 from proofhold.domain import check_input
 from proofhold.errors import Misuse
 from proofhold.exchange import PARTS, Bundle, Exchange, mismatches
-from proofhold.job import REPLAY_KIND, Job, OnnxModel, statement_of
+from proofhold.job import REPLAY_KIND, Job, OnnxModel, Service, statement_of
 from proofhold.payload import Payload
 from proofhold.policy import Policy
 
@@ -86,19 +86,53 @@ class Backend(Protocol):
         """
 
 
+class ServiceBackend(Protocol):
+    """Turns evidence of one kind about a service's answer into a finding, a refutation or "unclear".
+
+    A `Backend` whose entry is the service's allow-list. It also says which requests its kind can bind: what
+    the service's signature leaves out, a provider may ignore, so nobody should pay for it.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The kind of evidence, as claims and jobs name it."""
+
+    def accepts(self, payload: Payload) -> bool:
+        """Tell whether evidence of this kind can speak of such a payload."""
+
+    def offers(self, entry: ServiceEntry | None) -> tuple[Offer, ...]:
+        """Say what evidence of this kind could show about a service, or about any at best (None)."""
+
+    def objections(self, entry: ServiceEntry, payload: Payload) -> tuple[Reason, ...]:
+        """Say why evidence of this kind could never bind such a request; the buyer's fault."""
+
+    def check(
+        self,
+        evidence: Evidence,
+        exchange: Exchange,
+        entry: ServiceEntry,
+        *,
+        answers: Sequence[Answer],
+        now: int,
+    ) -> Check:
+        """Judge one piece of evidence; as `Backend.check`."""
+
+
 @dataclass(frozen=True)
 class Verifier:
     """A catalogue and the kinds of evidence that it can judge.
 
-    `backends` judge evidence by its kind; `fallback` judges claims that name none.
+    `backends` judge evidence by its kind; `fallback` judges claims that name none; `services` judge evidence
+    about the answers of services.
     """
 
     catalogue: Catalogue
     backends: tuple[Backend, ...]
     fallback: Backend | None = None
+    services: tuple[ServiceBackend, ...] = ()
 
     def __post_init__(self) -> None:
-        kinds = [backend.kind for backend in self.judges]
+        kinds = [*(judge.kind for judge in self.judges), *(service.kind for service in self.services)]
         if not kinds or len(set(kinds)) != len(kinds):
             raise Misuse(
                 f"a verifier has at least one backend and one a kind, got {', '.join(kinds) or 'none'}"
@@ -106,29 +140,30 @@ class Verifier:
 
     @property
     def judges(self) -> tuple[Backend, ...]:
-        """All backends, the fallback last."""
+        """All backends for models, the fallback last."""
         return self.backends if self.fallback is None else (*self.backends, self.fallback)
 
     def offers(self, job: Job) -> tuple[Offer, ...]:
         """Say what the kinds of evidence that a job names could show about its model."""
         entry = self._pinned_entry(job)
-        if isinstance(entry, Reason):
-            return ()
-        return tuple(
-            offer
-            for backend in self.judges
-            if backend.kind in job.evidence_kinds
-            for offer in backend.offers(entry)
-        )
+        match entry:
+            case Reason():
+                return ()
+            case ServiceEntry():
+                named = [b.offers(entry) for b in self.services if b.kind in job.evidence_kinds]
+            case Entry():
+                named = [b.offers(entry) for b in self.judges if b.kind in job.evidence_kinds]
+        return tuple(offer for offers in named for offer in offers)
 
     def objections_to(self, job: Job, payload: Payload) -> tuple[Reason, ...]:
         """Say what is wrong with a job's model, locks and input, before anyone pays for it (P9)."""
         entry = self._pinned_entry(job)
         if isinstance(entry, Reason):
             return (entry,)
-        unknown = sorted(set(job.evidence_kinds) - {backend.kind for backend in self.judges})
+        judges = self.services if isinstance(entry, ServiceEntry) else self.judges
+        unknown = sorted(set(job.evidence_kinds) - {backend.kind for backend in judges})
         reasons = [_unknown_kind(kind) for kind in unknown]
-        return (*reasons, *check_input(entry.inputs, payload))
+        return (*reasons, *self._input_objections(entry, job, payload))
 
     def verify(
         self,
@@ -168,7 +203,10 @@ class Verifier:
         if isinstance(entry, Reason):
             return draft.inconclusive([entry], [Need(NeedKind.LOCK)])
 
-        against = [*_claim_objections(exchange), *check_input(entry.inputs, exchange.input)]  # step 3
+        against = [  # step 3
+            *_claim_objections(exchange),
+            *self._input_objections(entry, job, exchange.input),
+        ]
         if against:
             return draft.rejected(against)
 
@@ -191,11 +229,32 @@ class Verifier:
         )
         return draft.rejected(objections, findings) if objections else draft.accepted(findings)
 
-    def _pinned_entry(self, job: Job) -> Entry | Reason:
+    def _input_objections(
+        self, entry: Entry | ServiceEntry, job: Job, payload: Payload
+    ) -> tuple[Reason, ...]:
+        """Compare the input with the model's domain, or with what the job's kinds of evidence can bind."""
+        if isinstance(entry, Entry):
+            return check_input(entry.inputs, payload)
+        named = [backend for backend in self.services if backend.kind in job.evidence_kinds]
+        return tuple(
+            dict.fromkeys(reason for backend in named for reason in backend.objections(entry, payload))
+        )
+
+    def _pinned_service(self, model: Service) -> ServiceEntry | Reason:
+        """Find the catalogue's entry, if the allow-list is the one that the job pins."""
+        entry = self.catalogue.service(model.name)
+        if entry is None:
+            text = "the job's service is not in this verifier's catalogue"
+            return Reason("catalogue.service", text, Fault.VERIFIER, model.name, "a known service")
+        if entry.digest != model.allowlist:
+            text = "the job pins another allow-list than this verifier's catalogue"
+            return Reason("catalogue.allowlist", text, Fault.VERIFIER, model.allowlist, entry.digest)
+        return entry
+
+    def _pinned_entry(self, job: Job) -> Entry | ServiceEntry | Reason:
         """Find the catalogue's entry, if model and locks are those that the job pins."""
-        if not isinstance(job.model, OnnxModel):
-            text = "this verifier's catalogue knows ONNX models, not services"
-            return Reason("catalogue.service", text, Fault.VERIFIER, job.model.name, "an ONNX model")
+        if isinstance(job.model, Service):
+            return self._pinned_service(job.model)
         entry = self.catalogue.by_digest(job.model.onnx)
         if entry is None:
             text = "the job's model is not in this verifier's catalogue"
@@ -213,7 +272,11 @@ class Verifier:
             return Reason("catalogue.lock_digest", text, Fault.VERIFIER, _show(theirs), _show(ours))
         return entry
 
-    def _check_all(self, bundle: Bundle, entry: Entry, answers: Sequence[Answer], now: int) -> list[Check]:
+    def _check_all(
+        self, bundle: Bundle, entry: Entry | ServiceEntry, answers: Sequence[Answer], now: int
+    ) -> list[Check]:
+        if isinstance(entry, ServiceEntry):
+            return self._check_service(bundle, entry, answers, now)
         if not bundle.evidence:
             # Only a claim that names nothing gets here: a refuted proof is not a missing proof (P17).
             return [self._check_one(self.fallback, None, bundle.exchange, entry, answers, now)]
@@ -234,11 +297,27 @@ class Verifier:
     ) -> Check:
         kind = REPLAY_KIND if piece is None else piece.kind
         if backend is None:
-            return Unclear(kind, (_unknown_kind(kind),), (Need(NeedKind.RETRY),))
+            return _unjudged(kind)
         if not (backend.accepts(exchange.input) and backend.accepts(exchange.output)):
-            text = f"evidence of kind {kind} cannot speak of such a payload"
-            return Refuted(kind, (Reason("evidence.payload", text, Fault.PROVIDER),))
+            return _speechless(kind)
         return backend.check(piece, exchange, entry, answers=answers, now=now)
+
+    def _check_service(
+        self, bundle: Bundle, entry: ServiceEntry, answers: Sequence[Answer], now: int
+    ) -> list[Check]:
+        """Judge a service's answer. Nobody can run one again: a claim without evidence stays open."""
+        exchange = bundle.exchange
+        by_kind = {backend.kind: backend for backend in self.services}
+        checks: list[Check] = [] if bundle.evidence else [_unjudged(REPLAY_KIND)]
+        for piece in bundle.evidence:
+            backend = by_kind.get(piece.kind)
+            if backend is None:
+                checks.append(_unjudged(piece.kind))
+            elif not (backend.accepts(exchange.input) and backend.accepts(exchange.output)):
+                checks.append(_speechless(piece.kind))
+            else:
+                checks.append(backend.check(piece, exchange, entry, answers=answers, now=now))
+        return checks
 
 
 @dataclass(frozen=True)
@@ -303,6 +382,15 @@ def _claim_objections(exchange: Exchange) -> list[Reason]:
 
 def _against(code: str, message: str, got: str, expected: str) -> Reason:
     return Reason(code, message, Fault.PROVIDER, got, expected)
+
+
+def _unjudged(kind: str) -> Unclear:
+    return Unclear(kind, (_unknown_kind(kind),), (Need(NeedKind.RETRY),))
+
+
+def _speechless(kind: str) -> Refuted:
+    text = f"evidence of kind {kind} cannot speak of such a payload"
+    return Refuted(kind, (Reason("evidence.payload", text, Fault.PROVIDER),))
 
 
 def _unknown_kind(kind: str) -> Reason:

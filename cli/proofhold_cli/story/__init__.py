@@ -1,1 +1,1 @@
-"""The demo: seven short acts, played on real models, real proofs and a real ledger."""
+"""The demo: eight short acts, played on real models, real proofs and a real ledger."""

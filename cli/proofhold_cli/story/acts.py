@@ -1,21 +1,26 @@
-"""The seven acts: real cheats and real honesty, played on a stage, and told line by line."""
+"""The eight acts: real cheats and real honesty, played on a stage, and told line by line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from proofhold import canonical
+from proofhold.chat import MEDIA_TYPE
+from proofhold.chat import Answer as ChatAnswer
 from proofhold.core import Answer, NeedKind
-from proofhold.drafting import USDC, Terms
+from proofhold.drafting import USDC, Terms, draft_job
 from proofhold.exchange import Bundle
 from proofhold.execution import run_model
 from proofhold.job import PPM
-from proofhold.payload import Tensor, Tensors, decode_payload, encode_payload
+from proofhold.payload import Document, Tensor, Tensors, decode_payload, encode_payload
 from proofhold.policy import Policy
+from proofhold.provider import accept
+from proofhold.provider.chat import respond_with
 from proofhold.receipt import Outcome as Judged
-from proofhold.settlement import Decision
+from proofhold.settlement import Decision, fund
 from proofhold_cli.story.cheats import rounded_to_int8
-from proofhold_cli.story.stage import BOND, PRICE, Stage
+from proofhold_cli.story.stage import BOND, CHAT, PRICE, Stage
 
 SAMPLED_PPM = PPM // 2
 CHEATED_PPM = PPM // 5
@@ -53,6 +58,7 @@ def play(stage: Stage) -> Iterator[Line]:
     yield from _sampled_cheat(stage, sampled)
     yield _silence(stage, sampled)
     yield from _damaged(stage, proved)
+    yield _chat(stage, Policy.shipped("dangerous_demo_attested"))
 
 
 def _altered_output(stage: Stage, policy: Policy) -> Line:
@@ -143,6 +149,34 @@ def _damaged(stage: Stage, policy: Policy) -> Iterator[Line]:
     answer = Answer(NeedKind.OUTPUT, encode_payload(honest.exchange.output))
     settled = stage.judge_and_pay("7-repaired", damaged, policy, answers=[answer])
     yield _line(7, "the same, with the true bytes", "ezkl", settled)
+
+
+def _chat(stage: Stage, policy: Policy) -> Line:
+    """Act 8: a chat answer that a simulated enclave signed for this job."""
+    entry = stage.catalogue.service(CHAT)
+    if entry is None:
+        raise LookupError(CHAT)
+    request = {"messages": [{"content": "What is 2 + 2?", "role": "user"}], "model": CHAT}
+    payload = Document(MEDIA_TYPE, canonical.encode(request))
+    draft = draft_job(
+        Terms(price=PRICE, evidence_kinds=("sim",)),
+        entry=entry,
+        payload=payload,
+        policy=policy,
+        buyer=stage.buyer,
+        provider=stage.provider.public,
+        verifier=stage.judge.public,
+        escrow=stage.escrow,
+        now=stage.clock(),
+    )
+    job = accept(draft, stage.provider)
+    fund(job, payload, policy=policy, verifier=stage.verifier, escrow=stage.escrow, clock=stage.clock)
+    answer = ChatAnswer(CHAT, "It is 4.").document()
+    evidence = stage.enclave.sign(job, payload, answer, now=stage.clock())
+    bundle = respond_with(job, payload, answer, evidence, entry, stage.provider)
+    stage.claim(bundle)
+    decision = stage.judge_and_pay("8-chat", bundle, policy)
+    return _line(8, "a chat answer, from a simulated enclave", "sim", decision)
 
 
 def bond_that_deters() -> int:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from proofhold.allowlist import AllowList, Binding, Measurement, Program, Scheme, Signer
+from proofhold.backends.sim import SimBackend
 from proofhold.canonical import Digest
-from proofhold.catalogue import MODELS_FOLDER, Catalogue, Entry
+from proofhold.catalogue import MODELS_FOLDER, Catalogue, Entry, ServiceEntry
 from proofhold.compile.specification import read_samples
 from proofhold.core import Answer, Evidence
 from proofhold.drafting import USDC, Terms, draft_job
@@ -23,6 +25,7 @@ from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensors
 from proofhold.policy import Policy
 from proofhold.provider import Prover, accept, respond
+from proofhold.provider.simulated import SimulatedEnclave
 from proofhold.receipt import Receipt
 from proofhold.runner import Runner
 from proofhold.settlement import Decision, fund, verify_and_settle
@@ -32,6 +35,9 @@ from proofhold_cli.progress import steps
 PRICE = USDC.parse("0.5")
 BOND = USDC.parse("1")
 CAPITAL = USDC.parse("1000")
+CHAT = "simulated-chat"
+CHAT_AGE_S = 300
+CHAT_VALIDITY_S = 86_400
 
 
 class SimulatedClock:
@@ -88,13 +94,44 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Set the cast up: keys, an escrow with money in it, a verifier."""
-        self.catalogue = Catalogue.load(self.root)
-        self.verifier = standard_verifier(self.catalogue, self.runner)
         self.buyer, self.provider, self.judge = (SigningKey.generate() for _ in range(3))
+        self.enclave = SimulatedEnclave.start(CHAT)
+        found = Catalogue.load(self.root)
+        self.catalogue = replace(found, services=(*found.services, self._chat()))
+        standard = standard_verifier(self.catalogue, self.runner)
+        # The verifier that ships does not know simulated enclaves: whoever plays with them says so here.
+        self.verifier = replace(standard, services=(*standard.services, SimBackend(self.enclave.root_key)))
         self.escrow = SqliteEscrow.create(self.folder / "escrow.db", escrow="demo")
         self.rail = LedgerRail()
         for name, key in (("buyer", self.buyer), ("provider", self.provider)):
             self.escrow.deposit(key.public, CAPITAL, USDC, key=f"capital-{name}", now=self.clock())
+
+    def _chat(self) -> ServiceEntry:
+        """Vouch for this run's simulated enclave, as the demo's own curator."""
+        now = self.clock()
+        until = now + CHAT_VALIDITY_S
+        measured = Measurement.of("sim", {"measurement": self.enclave.measurement.hex()})
+        program = Program(
+            name=CHAT,
+            image="none: it is simulated",
+            source="proofhold.provider.simulated",
+            measurements=(measured,),
+            valid_from=now,
+            valid_until=until,
+        )
+        signer = Signer(
+            scheme=Scheme.ED25519,
+            key=self.enclave.public_key,
+            program=CHAT,
+            payee=self.provider.public,
+            bindings=(Binding.SIM,),
+            valid_from=now,
+            valid_until=until,
+        )
+        allowed = AllowList(
+            service=CHAT, issued_at=now, max_age_s=CHAT_AGE_S, programs=(program,), signers=(signer,)
+        )
+        return ServiceEntry(Signed.new(allowed, self.judge))
 
     def hire(self, model: str, terms: Terms, policy: Policy, *, sample: int = 0) -> Funded:
         """Draft a job on a held-out sample, have it accepted, and fund it."""
@@ -167,4 +204,4 @@ class Stage:
         self.kept.append(Kept(name, receipt, bundle, policy))
 
 
-__all__ = ["BOND", "PRICE", "Funded", "Kept", "SimulatedClock", "Stage"]
+__all__ = ["BOND", "CHAT", "PRICE", "Funded", "Kept", "SimulatedClock", "Stage"]
