@@ -90,6 +90,16 @@ def test_tensors_are_no_chat() -> None:
     assert said(verifier().objections_to(on_tensors, tensors)) == {("request.kind", "buyer")}
 
 
+def test_only_the_kinds_that_the_job_names_are_asked() -> None:
+    entry, payload = service(), document(REQUEST | {"seed": 7})
+    uncovered = {("request.uncovered", "buyer")}
+    assert said(verifier().objections_to(make_job(entry, payload), payload)) == uncovered
+    dstack = make_job(entry, payload, evidence_kinds=("dstack",))
+    assert not uncovered & said(verifier().objections_to(dstack, payload))
+    assert {offer.kind for offer in verifier().offers(dstack)} <= {"dstack"}
+    assert {offer.kind for offer in verifier().offers(make_job(entry, payload))} == {"opengradient"}
+
+
 def test_the_policy_is_met_by_a_service_up_to_its_cap() -> None:
     entry, payload = service(), document(REQUEST)
     offers = verifier().offers(make_job(entry, payload))

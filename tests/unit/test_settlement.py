@@ -726,13 +726,14 @@ def test_each_verdict_tells_the_guard_what_was_checked(hall: Hall) -> None:
             rejected(hold, FALSE),
             rejected(hold, MEASURED),
             rejected(hold, NOBODYS),
+            rejected(hold, NOBODYS, FALSE),
             rejected(hold, replace(FALSE, fault=Fault.BUYER)),
             inconclusive(hold),
         )
     ]
     assert told == [
         *(Observation.CLEAN, Observation.UNCHECKED, Observation.CLEAN),
-        *(Observation.FAILED, Observation.FAILED, None, None, None),
+        *(Observation.FAILED, Observation.FAILED, None, Observation.FAILED, None, None),
     ]
 
 
