@@ -33,6 +33,7 @@ from proofhold.locks import (
     Tag,
     Visibility,
 )
+from proofhold.zkproof import ZkProof
 
 OnStep: TypeAlias = Callable[[str], None]
 SrsForK: TypeAlias = Callable[[int], Srs]
@@ -292,7 +293,7 @@ def _prove_one(
     expected += [int(byte) for byte in tag]
     if instances[: len(expected)] != [fieldelement.encode(value) for value in expected]:
         raise CompileError("compile.self_test", "a proof's instances are not inputs, tag, outputs")
-    snark = json.dumps({"instances": [instances], "proof": list(proof)}).encode()
+    snark = ZkProof(tuple(instances), proof).snark()
     if not tools.verify(snark, pinned, vk, cut):
         raise CompileError("compile.self_test", "a proof of the new circuit does not verify")
     return len(proof)
