@@ -43,6 +43,8 @@ from proofhold.money import Currency
 from proofhold.payload import Tensor, Tensors
 from proofhold.policy import Policy
 from proofhold.receipt import Receipt
+from proofhold.replay.opening import Opening
+from proofhold.replay.trace import Trace
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v1"
 
@@ -166,6 +168,10 @@ VERDICT = Accepted(
     findings=(FINDING,),
 )
 
+HIDDEN = Tensor("hidden", "float32", (1, 2), struct.pack("<2f", 1.5, -0.0))
+TRACE = Trace.of(bytes.fromhex(JOB.nonce), (*INPUT.items, HIDDEN, *OUTPUT.items))
+OPENING = Opening.of(TRACE, {1: HIDDEN}, held=(0, 2))
+
 
 def files() -> dict[str, bytes]:
     """What belongs into the folder of fixtures, by file name."""
@@ -174,9 +180,11 @@ def files() -> dict[str, bytes]:
         "claim.json": SIGNED_CLAIM.encode(),
         "decline.json": DECLINE.encode(),
         "job.json": SIGNED_JOB.encode(),
+        "opening.bin": OPENING.encode(),
         "policy.toml": POLICY_TOML,
         "receipt.json": Receipt.issue(VERDICT, VERIFIER).encode(),
         "resolution.json": RESOLUTION.encode(),
+        "trace.json": TRACE.encode(),
         "trust.json": TRUST.encode(),
     }
 
