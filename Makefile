@@ -16,7 +16,7 @@ demo: base  ## play the whole story: proofs, cheats, refunds, receipts
 
 test: dev  ## the tests, without the long ones (ARGS="-k escrow" goes to pytest)
 	@echo "Running the tests (a few minutes; 'make test-all' adds fuzzing, kill tests and mutants)"
-	@$(BIN)/pytest -m "not long" $(ARGS)
+	@$(BIN)/pytest -m "not long" -n auto --dist loadfile $(ARGS)
 
 test-all: dev  ## all tests, then the mutation run
 	@$(BIN)/pytest
