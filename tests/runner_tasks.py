@@ -6,9 +6,11 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 import time
 
 CALLS = 0
+REMEMBERED: list[bytes] = []
 
 
 class Panic(BaseException):
@@ -78,6 +80,34 @@ def interrupt() -> bytes:
 
 def give_no_bytes() -> bytes:
     return 5  # type: ignore[return-value]
+
+
+def litter(then: bytes) -> bytes:
+    """Write a temporary file and leave it lying; gives its path."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(b"litter")
+    if then == b"hang":
+        signal.pause()
+    return file.name.encode()
+
+
+def identity(part: bytes) -> bytes:
+    return str(id(part)).encode()
+
+
+def remember(*parts: bytes) -> bytes:
+    REMEMBERED.extend(parts)
+    return b""
+
+
+def remembered() -> bytes:
+    return b"|".join(REMEMBERED)
+
+
+def resident() -> bytes:
+    """Kibibytes of this process in memory now."""
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        return next(line.split()[1] for line in file if line.startswith("VmRSS")).encode()
 
 
 def allocate(megabytes: bytes) -> bytes:

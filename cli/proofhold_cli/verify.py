@@ -109,7 +109,7 @@ def _judge_many(
 ) -> None:
     from proofhold.batch import ResultsFile, bundle_files, judge_all
     from proofhold.catalogue import Catalogue
-    from proofhold.runner import ProcessRunner
+    from proofhold.pool import VerifierPool
     from proofhold.standard import standard_verifier
     from proofhold_cli.files import read_policy
     from proofhold_cli.root import find_root
@@ -121,7 +121,7 @@ def _judge_many(
     finished = record.finished(policy.digest, instant) if record else {}
     catalogue = Catalogue.load(find_root(root))
     with (
-        ProcessRunner(workers=jobs) as runner,
+        VerifierPool(catalogue, workers=jobs) as runner,
         click.progressbar(
             length=len(files), label=f"judging {len(files)} bundles", file=sys.stderr
         ) as progress,

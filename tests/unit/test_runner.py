@@ -19,6 +19,7 @@ import runner_tasks
 from judging import REPOSITORY
 from proofhold.errors import Misuse
 from proofhold.runner import (
+    MAX_KEPT,
     MAX_PARTS,
     InlineRunner,
     ProcessRunner,
@@ -355,22 +356,96 @@ def test_an_idle_worker_ends_with_the_process_that_started_it(tmp_path: Path) ->
     assert gone(worker, within_s=5)
 
 
-@pytest.mark.long
-def test_a_hung_worker_ends_itself_when_nobody_is_left_to_end_it(tmp_path: Path) -> None:
+def test_a_hung_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Native code that keeps the interpreter's lock hears of nothing: the kernel ends it."""
     folder = str(tmp_path).encode()
-    body = SCRIPT + f"runner.run(runner_tasks.hang_with_the_lock, {folder!r}, deadline_s=1)\n"
+    body = SCRIPT + f"runner.run(runner_tasks.hang_with_the_lock, {folder!r}, deadline_s=600)\n"
     process = _script(tmp_path / "script.py", body)
     until = time.monotonic() + 30
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < until
         time.sleep(0.01)
+    worker = int((tmp_path / "pid").read_text())
+    assert not gone(worker, within_s=0.2)
     process.kill()
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
-    worker = int((tmp_path / "pid").read_text())
-    assert not gone(worker, within_s=0.2)
-    assert gone(worker, within_s=15)
+    assert gone(worker, within_s=5)
+
+
+def test_an_interrupt_from_the_terminal_is_for_the_parent_to_hear(one: ProcessRunner) -> None:
+    before = int(one.run(runner_tasks.pid))
+    assert one.run(runner_tasks.die, str(signal.SIGINT.value).encode()) == b""
+    assert int(one.run(runner_tasks.pid)) == before
+
+
+def test_what_a_task_leaves_behind_goes_with_its_worker() -> None:
+    """Also when it was killed in the middle, and could not tidy up."""
+    with ProcessRunner(tasks_per_worker=3) as runner:
+        idle = Path(runner.run(runner_tasks.litter, b"answer").decode())
+        assert idle.read_bytes() == b"litter"
+        with pytest.raises(WorkerTimedOut):
+            runner.run(runner_tasks.litter, b"hang", deadline_s=SHORT_S)
+        assert not idle.parent.exists()
+        last = Path(runner.run(runner_tasks.litter, b"answer").decode())
+        assert last.parent != idle.parent
+    assert not last.parent.exists()
+
+
+def test_a_pool_that_nobody_closed_leaves_nothing_either(tmp_path: Path) -> None:
+    body = SCRIPT + "print(runner.run(runner_tasks.litter, b'answer').decode(), flush=True)\n"
+    said, _ = _script(tmp_path / "script.py", body).communicate(timeout=60)
+    assert not Path(said.split()[-1]).parent.exists()
+
+
+# --- what workers keep ----------------------------------------------------------------------------------
+
+
+def test_a_kept_part_is_not_sent_again_and_is_one_object_in_each_task() -> None:
+    large = bytes(2**20)
+    with ProcessRunner(kept=[large, b"small", large]) as runner:
+        same = [runner.run(runner_tasks.identity, part) for part in (large, bytes(2**20), b"small", b"small")]
+        assert same[0] == same[1] != same[2] == same[3]
+        assert runner.run(runner_tasks.echo, b"x", b"small", b"", b"y") == b"x|small||y"
+
+
+def test_a_worker_that_replaces_another_keeps_the_same() -> None:
+    with ProcessRunner(kept=[b"a", b"b"], tasks_per_worker=1) as runner:
+        assert [runner.run(runner_tasks.echo, b"b", b"c", b"a") for _ in range(2)] == [b"b|c|a"] * 2
+
+
+def test_each_worker_warms_up_on_what_it_keeps_before_its_first_task() -> None:
+    with ProcessRunner(2, kept=[b"a", b"b"], warm_up=runner_tasks.remember) as runner:
+        runner.start()
+        assert runner.run(runner_tasks.remembered) == b"a|b"
+        process = int(runner.run(runner_tasks.pid))
+        os.kill(process, signal.SIGKILL)
+        assert gone(process, within_s=2)
+        assert {runner.run(runner_tasks.remembered) for _ in range(3)} == {b"a|b"}
+
+
+def test_start_brings_every_worker_up() -> None:
+    with ProcessRunner(2) as runner:
+        assert [worker._process for worker in runner._idle.queue] == [None, None]
+        runner.start()
+        processes = [worker._process for worker in runner._idle.queue]
+        assert len({process.pid for process in processes if process}) == 2
+    with pytest.raises(Misuse, match="closed"):
+        runner.start()
+
+
+def test_a_worker_that_cannot_warm_up_is_an_error() -> None:
+    with ProcessRunner(warm_up=runner_tasks.fail) as runner:
+        with pytest.raises(WorkerDied):
+            runner.start()
+        with pytest.raises(WorkerDied):
+            runner.run(runner_tasks.echo)
+
+
+def test_what_workers_keep_is_bounded() -> None:
+    with pytest.raises(Misuse, match="kept parts"):
+        ProcessRunner(kept=(str(number).encode() for number in range(MAX_KEPT + 1)))
 
 
 # --- inline ---------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from proofhold.exchange import Bundle, Exchange
     from proofhold.keys import SigningKey
     from proofhold.policy import Policy
+    from proofhold.pool import VerifierPool
     from proofhold.receipt import Receipt
     from proofhold.recomputation import recheck
     from proofhold.runner import ProcessRunner
@@ -84,6 +85,7 @@ __all__ = [
     "Unclear",
     "Verdict",
     "Verifier",
+    "VerifierPool",
     "fund",
     "recheck",
     "settle",
@@ -119,6 +121,7 @@ _HOMES = {
     "proofhold.exchange": ("Bundle", "Exchange"),
     "proofhold.keys": ("SigningKey",),
     "proofhold.policy": ("Policy",),
+    "proofhold.pool": ("VerifierPool",),
     "proofhold.receipt": ("Receipt",),
     "proofhold.recomputation": ("recheck",),
     "proofhold.runner": ("ProcessRunner",),

@@ -182,7 +182,7 @@ def judge_all(
 
     Args:
         files: where the bundles are.
-        verifier: who judges; its runner should have as many workers as there are `jobs`.
+        verifier: who judges; its `VerifierPool` should have as many workers as there are `jobs`.
         policy: what is demanded.
         now: the time to judge by, unix seconds.
         jobs: how many bundles at once.

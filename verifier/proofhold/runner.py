@@ -4,16 +4,24 @@ A `Runner` takes a task, which is a module-level function of this library from b
 runs it somewhere. `ProcessRunner` keeps a pool of workers, each a fresh interpreter: native code that was
 given hostile bytes can abort or hang that process, and the lock that it holds is not ours. Nothing is
 pickled on the way, in either direction: a worker that was taken over can send bytes, not objects.
+
+A worker leaves nothing behind. Its temporary files are in a folder that we remove with it, and a pipe that
+nobody writes to ties its life to ours (runner_worker.py).
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -31,6 +39,9 @@ TASKS_PER_WORKER = 1000
 """A worker is replaced after so many tasks: what native code leaks stays bounded."""
 MAX_MESSAGE_BYTES = 256 * 2**20
 MAX_PARTS = 64
+MAX_KEPT = 4096
+SENT = -1
+"""In place of a kept part's number: the part itself follows."""
 
 OK, RAISED = b"\x00", b"\x01"
 
@@ -100,6 +111,8 @@ class ProcessRunner:
         memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
         threads: int | None = 1,
         tasks_per_worker: int = TASKS_PER_WORKER,
+        kept: Iterable[bytes] = (),
+        warm_up: Task | None = None,
     ) -> None:
         """Set the pool up; no process is started yet.
 
@@ -108,14 +121,26 @@ class ProcessRunner:
             memory_bytes: the address space of each worker, or no limit (a prover needs gigabytes).
             threads: threads that native code may use in a worker, or as many as it likes.
             tasks_per_worker: after how many tasks a worker is replaced.
+            kept: byte strings that every worker is given once: a part that equals one is not sent again, and
+                is the same object in each task.
+            warm_up: what a new worker runs on them before its first task.
 
         """
         if workers < 1:
             raise Misuse(f"a pool has at least one worker, got {workers}")
+        settings = _Settings(
+            memory_bytes,
+            threads,
+            tasks_per_worker,
+            {part: number for number, part in enumerate(dict.fromkeys(kept))},
+            _name_of(warm_up) if warm_up else "",
+        )
+        if len(settings.kept) > MAX_KEPT:
+            raise Misuse(f"{len(settings.kept)} kept parts, expected at most {MAX_KEPT}")
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._closed = False
         for _ in range(workers):
-            self._idle.put(_Worker(memory_bytes, threads, tasks_per_worker))
+            self._idle.put(_Worker(settings))
         self._workers = workers
 
     def __enter__(self) -> Self:
@@ -126,11 +151,26 @@ class ProcessRunner:
     ) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start and warm up every worker now, side by side, so that no task waits for it.
+
+        Raises:
+            RunnerError: a worker did not come up.
+
+        """
+        self._check_open()
+        taken = [self._idle.get() for _ in range(self._workers)]
+        try:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="proofhold-start") as threads:
+                list(threads.map(lambda worker: worker.run(_name_of(ready), (), START_ALLOWANCE_S), taken))
+        finally:
+            for worker in taken:
+                self._idle.put(worker)
+
     def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
         """Run the task in a worker, waiting for an idle one."""
         name = _name_of(task)
-        if self._closed:
-            raise Misuse("this runner is closed")
+        self._check_open()
         worker = self._idle.get()
         try:
             return worker.run(name, parts, deadline_s)
@@ -145,23 +185,43 @@ class ProcessRunner:
             worker.stop()
             self._idle.put(worker)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Misuse("this runner is closed")
+
+
+def ready() -> bytes:
+    """Do nothing: the task whose answer says that a worker is up."""
+    return b""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the workers of one pool have in common."""
+
+    memory_bytes: int | None
+    threads: int | None
+    tasks: int
+    kept: Mapping[bytes, int]
+    warm_up: str
+
 
 class _Worker:
     """One process and the pipe to it. Used by one thread at a time."""
 
-    def __init__(self, memory_bytes: int | None, threads: int | None, tasks: int) -> None:
-        self._memory_bytes = memory_bytes
-        self._threads = threads
-        self._tasks = tasks
+    def __init__(self, settings: _Settings) -> None:
+        self._settings = settings
         self._left = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[bytes, bytes] | None = None
+        self._lifeline: int | None = None
+        self._remove_folder: Callable[[], object] = lambda: None
 
     def run(self, name: str, parts: tuple[bytes, ...], deadline_s: float) -> bytes:
-        pipe, process = self._pipe, self._process
+        pipe, process, is_fresh = self._pipe, self._process, False
         if pipe is None or process is None or self._left == 0 or process.poll() is not None:
             self.stop()
-            pipe, process = self._start()
+            (pipe, process), is_fresh = self._start(), True
             deadline_s += START_ALLOWANCE_S
         self._left -= 1
         late, finished = threading.Event(), False
@@ -174,7 +234,11 @@ class _Worker:
         timer = threading.Timer(deadline_s, expire)
         timer.start()
         try:
-            send_parts(pipe, name.encode(), str(deadline_s).encode(), *parts)
+            if is_fresh:
+                send_parts(pipe, self._settings.warm_up.encode(), *self._settings.kept)
+            numbers = [self._settings.kept.get(part, SENT) for part in parts]
+            sent = [part for part, number in zip(parts, numbers, strict=True) if number == SENT]
+            send_parts(pipe, name.encode(), " ".join(map(str, numbers)).encode(), *sent)
             status, *values = receive_parts(pipe)
             expected = {OK: 1, RAISED: 2}.get(status)
             if len(values) != expected:
@@ -200,35 +264,49 @@ class _Worker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._pipe = self._process = None
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+        self._remove_folder()
+        self._pipe = self._process = self._lifeline = None
 
     def _start(self) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
         try:
-            self._pipe, self._process = self._spawn()
+            folder = tempfile.mkdtemp(prefix="proofhold-worker-")
+            # Also when this process ends without having closed its pools.
+            self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._pipe, self._process = self._spawn(folder)
         except OSError as error:
+            self.stop()
             raise WorkerDied(f"no worker could be started: {error.strerror}") from error
-        self._left = self._tasks
+        self._left = self._settings.tasks
         return self._pipe, self._process
 
-    def _spawn(self) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
+    def _spawn(self, folder: str) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
         ours, theirs = Pipe(duplex=True)
-        environment = dict(os.environ)
-        if self._threads is not None:
-            environment |= {"RAYON_NUM_THREADS": str(self._threads), "OMP_NUM_THREADS": str(self._threads)}
-        limit = str(self._memory_bytes or 0)
+        reading, self._lifeline = os.pipe()
+        environment = dict(os.environ) | {"TMPDIR": folder}
+        if (threads := self._settings.threads) is not None:
+            environment |= {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         # A new interpreter, not a fork (ezkl's threads do not survive one) and not multiprocessing's spawn,
         # which would run the caller's main module again: a hook must work from any script.
-        command = [sys.executable, "-P", "-m", "proofhold.runner_worker", str(theirs.fileno()), limit]
+        command = [sys.executable, "-P", "-m", "proofhold.runner_worker"]
+        command += [str(number) for number in (theirs.fileno(), reading, self._settings.memory_bytes or 0)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs:
+        try:
             process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), reading],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
             )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(reading)
         return ours, process
 
     def _exit_status(self) -> str:
@@ -247,7 +325,7 @@ def send_parts(pipe: Connection[bytes, bytes], *parts: bytes) -> None:
         pipe.send_bytes(part)
 
 
-def receive_parts(pipe: Connection[bytes, bytes]) -> list[bytes]:
+def receive_parts(pipe: Connection[bytes, bytes], max_parts: int = MAX_PARTS) -> list[bytes]:
     """Receive what `send_parts` sent.
 
     Raises:
@@ -256,8 +334,8 @@ def receive_parts(pipe: Connection[bytes, bytes]) -> list[bytes]:
 
     """
     count = int(pipe.recv_bytes(32))
-    if not 0 < count <= MAX_PARTS:
-        raise ValueError(f"{count} parts, expected 1 to {MAX_PARTS}")
+    if not 0 < count <= max_parts:
+        raise ValueError(f"{count} parts, expected 1 to {max_parts}")
     return [pipe.recv_bytes(MAX_MESSAGE_BYTES) for _ in range(count)]
 
 

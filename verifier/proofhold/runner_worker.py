@@ -1,19 +1,33 @@
-"""The worker's end of a `ProcessRunner`: ``python -m proofhold.runner_worker DESCRIPTOR MEMORY_BYTES``.
+"""The worker's end of a `ProcessRunner`: ``python -m proofhold.runner_worker PIPE LIFELINE MEMORY_BYTES``.
 
 Reads tasks from the pipe until it closes. The process limits itself before it touches any native code.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+import os
 import signal
 import sys
 from multiprocessing.connection import Connection
 
-from proofhold.runner import OK, RAISED, receive_parts, send_parts
+from proofhold.runner import MAX_KEPT, OK, RAISED, SENT, Task, receive_parts, send_parts
 
 MAX_ERROR_CHARS = 500
-ALARM_GRACE_S = 5
+
+
+def end_with_our_parent(lifeline: int) -> None:
+    """Have the kernel kill us when the other end of a pipe is closed, whatever native code does meanwhile.
+
+    The parent writes nothing to it and keeps it open: it closes when the parent ends, in whatever way. A
+    parent-death signal would come when the *thread* that started us ends, which may be soon.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+    # Ctrl-C reaches every process of a terminal: whether a task is to end is the parent's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def limit_resources(memory_bytes: int) -> None:
@@ -27,24 +41,36 @@ def limit_resources(memory_bytes: int) -> None:
 
 def serve(pipe: Connection[bytes, bytes]) -> None:
     """Run tasks until the other side closes the pipe."""
-    while True:
-        try:
-            name, deadline_s, *parts = receive_parts(pipe)
-        except (EOFError, OSError):
-            return
-        # If the parent dies it cannot kill us: the kernel's alarm ends even a hung native call.
-        signal.alarm(int(float(deadline_s)) + ALARM_GRACE_S)
-        module, _, function = name.decode().partition(":")
-        result: tuple[bytes, ...]
-        try:
-            result = (OK, getattr(importlib.import_module(module), function)(*parts))
-        except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception
-            kind, message = type(error).__name__, str(error)[:MAX_ERROR_CHARS]
-            result = (RAISED, kind.encode(), message.encode(errors="replace"))
-        signal.alarm(0)
-        send_parts(pipe, *result)
+    try:
+        warm_up, *kept = receive_parts(pipe, 1 + MAX_KEPT)
+        if warm_up:
+            _task(warm_up)(*kept)
+        while True:
+            name, numbers, *sent = receive_parts(pipe)
+            following = iter(sent)
+            parts = [
+                next(following) if number == SENT else kept[number] for number in map(int, numbers.split())
+            ]
+            send_parts(pipe, *_result(name, parts))
+    except (EOFError, OSError):
+        return
+
+
+def _result(name: bytes, parts: list[bytes]) -> tuple[bytes, ...]:
+    try:
+        return OK, _task(name)(*parts)
+    except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception
+        kind, message = type(error).__name__, str(error)[:MAX_ERROR_CHARS]
+        return RAISED, kind.encode(), message.encode(errors="replace")
+
+
+def _task(name: bytes) -> Task:
+    module, _, function = name.decode().partition(":")
+    task: Task = getattr(importlib.import_module(module), function)
+    return task
 
 
 if __name__ == "__main__":
-    limit_resources(int(sys.argv[2]))
+    end_with_our_parent(int(sys.argv[2]))
+    limit_resources(int(sys.argv[3]))
     serve(Connection(int(sys.argv[1])))

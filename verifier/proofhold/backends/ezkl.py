@@ -39,7 +39,7 @@ from proofhold.errors import Malformed
 from proofhold.exchange import Exchange
 from proofhold.locks import CircuitLock, SrsKind
 from proofhold.payload import Payload, Tensors
-from proofhold.runner import Runner, RunnerError
+from proofhold.runner import Runner, RunnerError, WorkerDied, WorkerTimedOut
 from proofhold.zkproof import KIND, ZkProof, expected_instances
 from proofhold.zkverify import VALID, verify_natively
 
@@ -112,7 +112,8 @@ class EzklBackend:
             )
         except RunnerError as error:
             text = f"the proof could not be checked: {error}"
-            return _unclear("ezkl.check_failed", text, Fault.NOBODY, Need(NeedKind.RETRY))
+            code = _UNFINISHED.get(error.code, "ezkl.check_failed")
+            return _unclear(code, text, Fault.NOBODY, Need(NeedKind.RETRY))
         if answer != VALID:
             text = "the proof does not verify under the pinned verifying key"
             return _refuted(Reason("ezkl.proof", text, Fault.PROVIDER, "a false proof", "a valid proof"))
@@ -160,6 +161,12 @@ def _compare(proof: ZkProof, exchange: Exchange, lock: CircuitLock) -> list[Reas
             reasons.append(Reason(code, text, Fault.PROVIDER, got, _readable(part[first])))
     return reasons
 
+
+_UNFINISHED = {
+    WorkerTimedOut.code: "ezkl.check_timed_out",
+    WorkerDied.code: "ezkl.check_crashed",
+}
+"""What the check of a proof came to that did not come to an end, by the runner's code."""
 
 _SHOWS = {
     Property.MODEL: Assurance.PROVED,
