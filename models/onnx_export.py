@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
@@ -63,12 +64,32 @@ def dense_network(layers: Sequence[Layer], *, graph_name: str, input_name: str) 
             current = f"hidden_{index}"
             nodes.append(helper.make_node("Relu", [total], [current], name=f"relu_{index}"))
     inputs, outputs = layers[0][0].shape[0], layers[-1][0].shape[1]
-    graph = helper.make_graph(
+    return network(
         nodes,
-        graph_name,
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [1, inputs])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, outputs])],
         initializers,
+        graph_name=graph_name,
+        input_name=input_name,
+        input_shape=[1, inputs],
+        logits=outputs,
+    )
+
+
+def network(
+    nodes: Sequence[onnx.NodeProto],
+    initializers: Sequence[onnx.TensorProto],
+    *,
+    graph_name: str,
+    input_name: str,
+    input_shape: Sequence[int],
+    logits: int,
+) -> onnx.ModelProto:
+    """A model of one float32 input and the output ``logits`` of shape [1, logits], checked."""
+    graph = helper.make_graph(
+        list(nodes),
+        graph_name,
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, list(input_shape))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, logits])],
+        list(initializers),
     )
     model = helper.make_model(
         graph,
@@ -78,6 +99,20 @@ def dense_network(layers: Sequence[Layer], *, graph_name: str, input_name: str) 
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def weights(name: str, values: npt.ArrayLike) -> onnx.TensorProto:
+    """A constant on the weight grid."""
+    return numpy_helper.from_array(on_weight_grid(values), name)
+
+
+def run(model: onnx.ModelProto, inputs: Floats) -> Floats:
+    """The logits of each of `inputs` in onnxruntime, of shape [n, outputs]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    name = model.graph.input[0].name
+    return np.concatenate([session.run(None, {name: row[np.newaxis]})[0] for row in inputs])
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -93,12 +128,15 @@ def save_samples(
     labels: npt.ArrayLike,
     label_names: Sequence[str],
 ) -> None:
-    """Write held-out samples as JSON: `inputs` of shape [n, features], `labels` of shape [n].
+    """Write held-out samples as JSON: `inputs` of shape [n, ...], `labels` of shape [n].
 
     Each number is the shortest decimal that reads back as the same float32, so the file is small, the same
     on every run, and needs nothing but a JSON parser.
     """
-    rows = [[float(np.format_float_scientific(value, unique=True)) for value in row] for row in inputs]
+    rows = [
+        [float(np.format_float_scientific(value, unique=True)) for value in row]
+        for row in inputs.reshape(len(inputs), -1)
+    ]
     samples = [
         {"inputs": {input_name: row}, "label": int(label)}
         for row, label in zip(rows, np.asarray(labels), strict=True)

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer
@@ -23,18 +24,39 @@ from threadpoolctl import threadpool_limits
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from onnx_export import dense_network, forward, save_model, save_samples  # noqa: E402
+from onnx_export import Floats, dense_network, forward, save_model, save_samples  # noqa: E402
 
 SEED = 20261123
 INPUT_NAME = "features"
+DOMAIN = 16.0
+"""Inputs lie within this on either side, as model.toml says."""
+
+
+def split() -> tuple[Any, Any, Any, Any]:
+    """Features to train with and held out, then labels to train with and held out."""
+    data = load_breast_cancer()
+    return tuple(
+        train_test_split(data.data, data.target, test_size=0.2, random_state=SEED, stratify=data.target)
+    )
+
+
+def held_out(count: int) -> Floats:
+    """`count` inputs that neither trained the model nor calibrated its circuit.
+
+    All 114 held-out rows calibrate, so these are made of them: each a row with a tenth of a standard
+    deviation of noise on each feature.
+    """
+    train_x, held_x, *_ = split()
+    rows = StandardScaler().fit(train_x).transform(held_x)
+    draw = np.random.default_rng(SEED)
+    noisy = rows[draw.integers(len(rows), size=count)] + draw.normal(scale=0.1, size=(count, rows.shape[1]))
+    return np.clip(noisy, -DOMAIN, DOMAIN).astype(np.float32)
 
 
 def export(out: Path) -> float:
     """Write the files into `out`; returns the accuracy of the exported weights on the held-out part."""
     data = load_breast_cancer()
-    train_x, held_x, train_y, held_y = train_test_split(
-        data.data, data.target, test_size=0.2, random_state=SEED, stratify=data.target
-    )
+    train_x, held_x, train_y, held_y = split()
     scaler = StandardScaler().fit(train_x)
     with threadpool_limits(limits=1):
         # Newton's method to a tolerance far below the weight grid: the result is the optimum itself, not

@@ -22,14 +22,17 @@ from threadpoolctl import threadpool_limits
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from onnx_export import dense_network, forward, save_model, save_samples  # noqa: E402
+from digit_images import GREY_LEVELS, SAMPLES, SEED, held_out_images  # noqa: E402
+from onnx_export import Floats, dense_network, forward, save_model, save_samples  # noqa: E402
 
-SEED = 20261123
 INPUT_NAME = "pixels"
 HIDDEN = 32
 EPOCHS = 60
-GREY_LEVELS = 16.0
-HELD_OUT_SAMPLES = 96
+
+
+def held_out(count: int) -> Floats:
+    """`count` inputs that neither trained the model nor calibrated its circuit."""
+    return held_out_images(count).reshape(count, -1).astype(np.float32)
 
 
 def export(out: Path) -> float:
@@ -60,8 +63,8 @@ def export(out: Path) -> float:
     save_samples(
         out / "samples.json",
         input_name=INPUT_NAME,
-        inputs=held[:HELD_OUT_SAMPLES],
-        labels=held_y[:HELD_OUT_SAMPLES],
+        inputs=held[:SAMPLES],
+        labels=held_y[:SAMPLES],
         label_names=[str(name) for name in data.target_names],
     )
     return float(np.mean(forward(layers, held).argmax(axis=1) == held_y))
