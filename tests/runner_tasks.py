@@ -129,8 +129,21 @@ def shout() -> bytes:
 
 
 def take_over(message: bytes, then: bytes) -> bytes:
-    """Write to the worker's own pipe, as code would that had taken the process over."""
+    """Write to the worker's own socket, as code would that had taken the process over."""
     os.write(int(sys.argv[1]), message)
     if then == b"stay":
         signal.pause()
     os._exit(0)
+
+
+def drip(every_s: bytes) -> bytes:
+    """Send a long answer a byte at a time, by way of the worker's own socket."""
+    os.write(int(sys.argv[1]), b"\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x01\x00")
+    for _ in range(256):
+        time.sleep(float(every_s))
+        os.write(int(sys.argv[1]), b"\x00")
+    return b""
+
+
+def cpu_seconds() -> bytes:
+    return str(time.process_time()).encode()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proofhold_cli.errors import ExitCode
-from proofhold_cli.files import FOLDER, echo_json, json_option
+from proofhold_cli.files import FILE, FOLDER, echo_json, json_option
 from proofhold_cli.progress import steps
 from proofhold_cli.root import find_root, root_option
 from proofhold_cli.terminal import one_line, print_unsafe
@@ -61,6 +61,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Anything but public is refused: the job tag would bind nothing.",
 )
+@click.option(
+    "--annotate",
+    type=click.Choice(["github"]),
+    help="With --check: also write differences to standard error as annotations for that CI system.",
+)
+@click.option(
+    "--code-quality", "report", type=FILE, help="With --check: also write differences as GitLab's report."
+)
 @root_option
 @json_option
 def compile_command(
@@ -77,6 +85,8 @@ def compile_command(
     srs_label: str | None,
     param_visibility: str,
     input_visibility: str,
+    annotate: str | None,
+    report: Path | None,
     as_json: bool,
     root: Path | None,
 ) -> None:
@@ -96,8 +106,10 @@ def compile_command(
     if checking:
         if bool(targets) == every:
             raise click.UsageError("--check takes the names of circuits, or --all.")
-        _check(targets, find_root(root), accept=accept, as_json=as_json)
+        _check(targets, find_root(root), accept=accept, annotate=annotate, report=report, as_json=as_json)
         return
+    if annotate or report:
+        raise click.UsageError("--annotate and --code-quality go with --check.")
     if len(targets) != 1 or out is None or every or accept:
         raise click.UsageError("Name one model and, with --out, the folder of its circuit; or use --check.")
     if (srs_digest is None) != (srs_label is None):
@@ -180,14 +192,18 @@ def _plan(model: Path, spec: Path | None, run_args: RunArgs, *, as_json: bool) -
         click.get_current_context().exit(ExitCode.REJECTED)
 
 
-_CIRCUIT_WORDS = {
-    True: "the circuit differs too: proofs of one say nothing of the other model",
-    False: "the circuit is the same: the models differ by less than a quantisation step",
-}
-
-
-def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -> None:
+def _check(
+    names: tuple[str, ...],
+    root: Path,
+    *,
+    accept: bool,
+    annotate: str | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     from proofhold.compile import check, circuit_names
+    from proofhold_cli.annotations import CIRCUIT_WORDS, code_quality, github
+    from proofhold_cli.files import write_file
 
     checked = names or circuit_names(root)
     with steps() as on_step:
@@ -197,6 +213,7 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
             {
                 "changes_circuit": d.changes_circuit,
                 "field": d.field,
+                "file": d.file,
                 "found": d.found,
                 "name": d.name,
                 "pinned": d.pinned,
@@ -213,6 +230,10 @@ def _check(names: tuple[str, ...], root: Path, *, accept: bool, as_json: bool) -
                 click.secho(f"    - pinned {one_line(difference.pinned)}", fg="red")
                 click.secho(f"    + found  {one_line(difference.found)}", fg="green")
                 if difference.changes_circuit is not None:
-                    click.echo(f"    {_CIRCUIT_WORDS[difference.changes_circuit]}")
+                    click.echo(f"    {CIRCUIT_WORDS[difference.changes_circuit]}")
+    for line in github(differences, root) if annotate else ():
+        click.echo(line, err=True)
+    if report:
+        write_file(report, code_quality(differences, root))
     if differences:
         click.get_current_context().exit(ExitCode.REJECTED)

@@ -58,7 +58,9 @@ def test_check_all_as_json(root: Path) -> None:
     # A circuit that is listed as audited and gone is a difference too.
     assert answer["checked"] == ["breast_cancer", "digits"]
     assert {row["name"] for row in answer["differences"]} == {"breast_cancer", "digits"}
-    assert set(answer["differences"][0]) == {"name", "field", "pinned", "found", "changes_circuit"}
+    assert set(answer["differences"][0]) == {"name", "field", "pinned", "found", "file", "changes_circuit"}
+    files = {row["file"] for row in answer["differences"]}
+    assert {"circuits/breast_cancer/verify.srs", "circuits/digits/circuit.lock.json"} <= files
 
 
 def test_check_says_in_words_whether_a_changed_model_changes_the_circuit(root: Path) -> None:

@@ -49,6 +49,13 @@ def run(bash: list[str], script: str, shell: Shell) -> subprocess.CompletedProce
     )
 
 
+def shown(name: str, done: subprocess.CompletedProcess[str], shell: Shell) -> list[str]:
+    """The files at which the CI system would show something."""
+    if name == "action.yml":
+        return re.findall(r"^::error file=([^,]+),title=[^:]+::.+$", done.stderr, re.MULTILINE)
+    return [row["location"]["path"] for row in json.loads((shell.folder / "quality.json").read_text())]
+
+
 STEPS: dict[str, tuple[Callable[[], str], list[str]]] = {
     # How each system starts a script: an action's `shell: bash` stops inside a pipe too, GitLab does not.
     "action.yml": (
@@ -67,6 +74,7 @@ def test_the_step_passes_as_it_is_and_fails_where_a_circuit_differs(name: str, t
     done = run(bash, script, shell)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"checked": ["breast_cancer", "digits"], "differences": []}
+    assert shown(name, done, shell) == []
     assert (shell.folder / "circuits.json").read_text() == done.stdout
 
     # Without its lock there is nothing to compile again, so this takes no time.
@@ -76,6 +84,7 @@ def test_the_step_passes_as_it_is_and_fails_where_a_circuit_differs(name: str, t
     assert done.returncode == 4, "a pipe must not hide the exit code"
     differences = json.loads(done.stdout)["differences"]
     assert {row["name"] for row in differences} == {"breast_cancer", "digits"}
+    assert shown(name, done, shell) == [row["file"] for row in differences]
 
 
 @pytest.mark.parametrize("system", ["action", "gitlab"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from judging import REPOSITORY
 from proofhold.errors import Misuse
 from proofhold.runner import (
     MAX_KEPT,
-    MAX_PARTS,
     InlineRunner,
     ProcessRunner,
     RunnerError,
@@ -28,6 +28,7 @@ from proofhold.runner import (
     WorkerDied,
     WorkerTimedOut,
 )
+from proofhold.runner_channel import MAX_MESSAGE_BYTES, Channel
 
 SHORT_S = 0.4
 
@@ -202,24 +203,23 @@ def test_limits_are_as_asked_and_no_core_is_dumped(one: ProcessRunner) -> None:
 
 
 def _message(*parts: bytes) -> bytes:
-    return b"".join(struct.pack("!i", len(part)) + part for part in parts)
+    return struct.pack(f"!{1 + len(parts)}I", len(parts), *map(len, parts)) + b"".join(parts)
 
 
 @pytest.mark.parametrize(
     "message",
     [
+        _message(),
         _message(b"nonsense"),
-        _message(b"0"),
-        _message(b"-1"),
-        _message(str(MAX_PARTS + 1).encode()),
-        _message(b"9" * 32),
-        _message(b"1", b"\x00"),
-        _message(b"2", b"\x07", b"x"),
-        _message(b"3", b"\x00", b"x", b"y"),
-        _message(b"2", b"\x01", b"x"),
-        _message(b"x" * 33),
-        struct.pack("!i", 2**31 - 1),
-        struct.pack("!i", -1) + struct.pack("!Q", 2**62),
+        _message(b"\x00"),
+        _message(b"\x07", b"x"),
+        _message(b"\x00", b"x", b"y"),
+        _message(b"\x01", b"x"),
+        _message(b"\x01", b"x", b"y", b"z"),
+        struct.pack("!I", 2**32 - 1),
+        struct.pack("!3I", 2, 1, MAX_MESSAGE_BYTES),
+        struct.pack("!4I", 3, 1, 2**32 - 1, 2**32 - 1),
+        struct.pack("!4I", 3, 1, 1, 1) + b"\x00x",
         b"\x00",
     ],
 )
@@ -231,7 +231,7 @@ def test_a_worker_that_was_taken_over_can_say_nonsense_and_no_more(
     assert works(one)
 
 
-@pytest.mark.parametrize("message", [b"\x00", _message(b"2", b"\x00"), _message(b"2") + b"\x00\x00\x10"])
+@pytest.mark.parametrize("message", [b"\x00", _message(b"\x00", b"x")[:-1], struct.pack("!I", 2)])
 def test_a_worker_that_was_taken_over_cannot_keep_us_waiting_in_mid_message(
     one: ProcessRunner, message: bytes
 ) -> None:
@@ -242,9 +242,26 @@ def test_a_worker_that_was_taken_over_cannot_keep_us_waiting_in_mid_message(
     assert works(one)
 
 
+def test_a_worker_that_was_taken_over_cannot_keep_us_by_speaking_slowly(one: ProcessRunner) -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerTimedOut):
+        one.run(runner_tasks.drip, b"0.05", deadline_s=SHORT_S)
+    assert time.monotonic() - began < 5
+    assert works(one)
+
+
+def test_too_many_parts_are_no_message() -> None:
+    ours, theirs = map(Channel, socket.socketpair())
+    ours.send(*[b""] * 3)
+    with pytest.raises(ValueError, match="3 parts, expected 1 to 2"):
+        theirs.receive(max_parts=2)
+    ours.close()
+    theirs.close()
+
+
 def test_a_false_failure_of_a_worker_that_was_taken_over_is_text_and_no_more(one: ProcessRunner) -> None:
     with pytest.raises(TaskRaised) as caught:
-        one.run(runner_tasks.take_over, _message(b"3", b"\x01", b"\xff", b"\xfe"), b"leave")
+        one.run(runner_tasks.take_over, _message(b"\x01", b"\xff", b"\xfe"), b"leave")
     assert caught.value.kind == "\ufffd"
     with contextlib.suppress(WorkerDied):  # having answered, it may still be about to end
         one.run(runner_tasks.echo)

@@ -14,19 +14,20 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 from proofhold.errors import Misuse, ProofholdError
+from proofhold.runner_channel import Channel
 
 Task: TypeAlias = Callable[..., bytes]
 """A module-level function of this package that takes byte strings and gives one."""
@@ -37,8 +38,7 @@ START_ALLOWANCE_S = 20.0
 """A worker's first task also imports the native library, which may be slow on a cold disk."""
 TASKS_PER_WORKER = 1000
 """A worker is replaced after so many tasks: what native code leaks stays bounded."""
-MAX_MESSAGE_BYTES = 256 * 2**20
-MAX_PARTS = 64
+MAX_ANSWER_PARTS = 3
 MAX_KEPT = 4096
 SENT = -1
 """In place of a kept part's number: the part itself follows."""
@@ -213,76 +213,69 @@ class _Worker:
         self._settings = settings
         self._left = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection[bytes, bytes] | None = None
+        self._channel: Channel | None = None
         self._lifeline: int | None = None
         self._remove_folder: Callable[[], object] = lambda: None
 
     def run(self, name: str, parts: tuple[bytes, ...], deadline_s: float) -> bytes:
-        pipe, process, is_fresh = self._pipe, self._process, False
-        if pipe is None or process is None or self._left == 0 or process.poll() is not None:
+        channel, is_fresh = self._channel, False
+        if channel is None or self._left == 0 or self._has_ended():
             self.stop()
-            (pipe, process), is_fresh = self._start(), True
+            channel, is_fresh = self._start(), True
             deadline_s += START_ALLOWANCE_S
         self._left -= 1
-        late, finished = threading.Event(), False
-
-        def expire() -> None:
-            late.set()
-            process.kill()
-
-        # Not only a time to wait for an answer: a worker that was taken over may stop in the middle of one.
-        timer = threading.Timer(deadline_s, expire)
-        timer.start()
+        by, finished = time.monotonic() + deadline_s, False
         try:
             if is_fresh:
-                send_parts(pipe, self._settings.warm_up.encode(), *self._settings.kept)
+                channel.send(self._settings.warm_up.encode(), *self._settings.kept, by=by)
             numbers = [self._settings.kept.get(part, SENT) for part in parts]
             sent = [part for part, number in zip(parts, numbers, strict=True) if number == SENT]
-            send_parts(pipe, name.encode(), " ".join(map(str, numbers)).encode(), *sent)
-            status, *values = receive_parts(pipe)
+            channel.send(name.encode(), " ".join(map(str, numbers)).encode(), *sent, by=by)
+            status, *values = channel.receive(max_parts=MAX_ANSWER_PARTS, by=by)
             expected = {OK: 1, RAISED: 2}.get(status)
             if len(values) != expected:
                 raise ValueError("not an answer")
             finished = True
+        except TimeoutError as error:
+            raise WorkerTimedOut(f"no result within {deadline_s:g} s") from error
         except (EOFError, OSError, ValueError) as error:
-            if late.is_set():
-                raise WorkerTimedOut(f"no result within {deadline_s:g} s") from error
             raise WorkerDied(f"the worker ended or spoke nonsense ({self._exit_status()})") from error
         finally:
-            timer.cancel()
-            timer.join()
             # Also on KeyboardInterrupt: a worker with half a task in it would answer the next one wrongly.
-            if not finished or late.is_set():
+            if not finished:
                 self.stop()
         if status == OK:
             return values[0]
         raise TaskRaised(*(value.decode(errors="replace") for value in values))
 
     def stop(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
+        if self._channel is not None:
+            self._channel.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         if self._lifeline is not None:
             os.close(self._lifeline)
         self._remove_folder()
-        self._pipe = self._process = self._lifeline = None
+        self._channel = self._process = self._lifeline = None
 
-    def _start(self) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _start(self) -> Channel:
         try:
             folder = tempfile.mkdtemp(prefix="proofhold-worker-")
             # Also when this process ends without having closed its pools.
             self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._pipe, self._process = self._spawn(folder)
+            self._channel = channel = self._spawn(folder)
         except OSError as error:
             self.stop()
             raise WorkerDied(f"no worker could be started: {error.strerror}") from error
         self._left = self._settings.tasks
-        return self._pipe, self._process
+        return channel
 
-    def _spawn(self, folder: str) -> tuple[Connection[bytes, bytes], subprocess.Popen[bytes]]:
-        ours, theirs = Pipe(duplex=True)
+    def _spawn(self, folder: str) -> Channel:
+        ours, theirs = socket.socketpair()
         reading, self._lifeline = os.pipe()
         environment = dict(os.environ) | {"TMPDIR": folder}
         if (threads := self._settings.threads) is not None:
@@ -293,7 +286,7 @@ class _Worker:
         command += [str(number) for number in (theirs.fileno(), reading, self._settings.memory_bytes or 0)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         try:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno(), reading],
                 stdin=subprocess.DEVNULL,
@@ -307,7 +300,7 @@ class _Worker:
         finally:
             theirs.close()
             os.close(reading)
-        return ours, process
+        return Channel(ours)
 
     def _exit_status(self) -> str:
         if self._process is None:
@@ -316,27 +309,6 @@ class _Worker:
             return f"exit status {self._process.wait(timeout=1)}"
         except subprocess.TimeoutExpired:
             return "still running"
-
-
-def send_parts(pipe: Connection[bytes, bytes], *parts: bytes) -> None:
-    """Send byte strings, their number first."""
-    pipe.send_bytes(str(len(parts)).encode())
-    for part in parts:
-        pipe.send_bytes(part)
-
-
-def receive_parts(pipe: Connection[bytes, bytes], max_parts: int = MAX_PARTS) -> list[bytes]:
-    """Receive what `send_parts` sent.
-
-    Raises:
-        EOFError: the other side is gone; or OSError.
-        ValueError: it sent something else.
-
-    """
-    count = int(pipe.recv_bytes(32))
-    if not 0 < count <= max_parts:
-        raise ValueError(f"{count} parts, expected 1 to {max_parts}")
-    return [pipe.recv_bytes(MAX_MESSAGE_BYTES) for _ in range(count)]
 
 
 def _name_of(task: Task) -> str:

@@ -1,6 +1,6 @@
-"""The worker's end of a `ProcessRunner`: ``python -m proofhold.runner_worker PIPE LIFELINE MEMORY_BYTES``.
+"""The worker's end of a `ProcessRunner`: ``python -m proofhold.runner_worker SOCKET LIFELINE MEMORY_BYTES``.
 
-Reads tasks from the pipe until it closes. The process limits itself before it touches any native code.
+Takes tasks from the socket until it closes. The process limits itself before it touches any native code.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import fcntl
 import importlib
 import os
 import signal
+import socket
 import sys
-from multiprocessing.connection import Connection
 
-from proofhold.runner import MAX_KEPT, OK, RAISED, SENT, Task, receive_parts, send_parts
+from proofhold.runner import MAX_KEPT, OK, RAISED, SENT, Task
+from proofhold.runner_channel import Channel
 
 MAX_ERROR_CHARS = 500
 
@@ -39,19 +40,19 @@ def limit_resources(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def serve(pipe: Connection[bytes, bytes]) -> None:
-    """Run tasks until the other side closes the pipe."""
+def serve(channel: Channel) -> None:
+    """Run tasks until the other side is gone."""
     try:
-        warm_up, *kept = receive_parts(pipe, 1 + MAX_KEPT)
+        warm_up, *kept = channel.receive(max_parts=1 + MAX_KEPT)
         if warm_up:
             _task(warm_up)(*kept)
         while True:
-            name, numbers, *sent = receive_parts(pipe)
+            name, numbers, *sent = channel.receive()
             following = iter(sent)
             parts = [
                 next(following) if number == SENT else kept[number] for number in map(int, numbers.split())
             ]
-            send_parts(pipe, *_result(name, parts))
+            channel.send(*_result(name, parts))
     except (EOFError, OSError):
         return
 
@@ -73,4 +74,4 @@ def _task(name: bytes) -> Task:
 if __name__ == "__main__":
     end_with_our_parent(int(sys.argv[2]))
     limit_resources(int(sys.argv[3]))
-    serve(Connection(int(sys.argv[1])))
+    serve(Channel(socket.socket(fileno=int(sys.argv[1]))))

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from proofhold.audited import AUDITED_FILE_NAME
 from proofhold.canonical import file_digest
 from proofhold.catalogue import (
     CIRCUITS_FOLDER,
@@ -37,7 +38,7 @@ from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specificati
 from proofhold.compile.srs import Srs, dev_srs, find_ceremony
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Malformed, Misuse
-from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind
+from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind, check_name
 
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
@@ -54,6 +55,8 @@ class Difference:
     field: str
     pinned: str
     found: str
+    file: str
+    """Where to look, from the root: the model that is another one, or the file that pins what differs."""
     changes_circuit: bool | None = None
     """Of a model file that is not the pinned one: whether it gives another circuit too. None of all else."""
 
@@ -62,8 +65,15 @@ class Difference:
 
 
 def circuit_names(root: Path) -> tuple[str, ...]:
-    """List the circuits under `root`, in order, with those that are listed as audited and gone."""
+    """List the circuits under `root`, in order, with those that are listed as audited and gone.
+
+    Raises:
+        Misuse: a folder's name is none that a circuit can have: it may be a stranger's, and is printed.
+
+    """
     folders = {path.parent.name for path in root.glob(f"{CIRCUITS_FOLDER}/*/*.lock.json")}
+    for name in folders:
+        check_name(name)
     return tuple(sorted(folders | {entry.name for entry in read_audited(root).locks}))
 
 
@@ -82,7 +92,7 @@ def check(
     that is not listed is a difference. `tools` lends workers that stay open; otherwise it starts its own.
 
     Raises:
-        Misuse: a name that is no circuit under `root`.
+        Misuse: a name that is no circuit under `root`, or a folder there that can be none.
         CompileError: this machine cannot tell: a code of `NOT_ABOUT_THE_MODEL`.
         ToolFailed: nor can it when a tool died or hung.
 
@@ -113,7 +123,15 @@ def _check_one(
     differences += _check_files(circuit, folder)
     if circuit.ezkl_version != version("ezkl"):
         # Another version may give the same keys: it is a difference all the same.
-        differences.append(Difference(name, "ezkl_version", circuit.ezkl_version, version("ezkl")))
+        differences.append(
+            Difference(
+                name,
+                "ezkl_version",
+                circuit.ezkl_version,
+                version("ezkl"),
+                _beside(name, CircuitLock.FILE_NAME),
+            )
+        )
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
         try:
             built = build(
@@ -130,7 +148,7 @@ def _check_one(
             if error.code in NOT_ABOUT_THE_MODEL:
                 raise
             found = f"no circuit: {error.message}"
-            return [*differences, Difference(name, "the model", "a circuit", found)]
+            return [*differences, Difference(name, "the model", "a circuit", found, _model_file(name))]
         differences += _compare(name, circuit, replay, built, folder)
         if not differences:
             # The work is done; a provider on this machine need not do it again.
@@ -140,7 +158,13 @@ def _check_one(
         accept(root / CIRCUITS_FOLDER, *locks)
     audited = read_audited(root)
     differences += [
-        Difference(name, f"audited.json: {lock.FILE_NAME}", "not listed", lock.digest)
+        Difference(
+            name,
+            f"{AUDITED_FILE_NAME}: {lock.FILE_NAME}",
+            "not listed",
+            lock.digest,
+            f"{CIRCUITS_FOLDER}/{AUDITED_FILE_NAME}",
+        )
         for lock in locks
         if lock.digest not in audited
     ]
@@ -156,11 +180,13 @@ def _read_locks(
     try:
         circuit = CircuitLock.decode(_bytes(folder / CircuitLock.FILE_NAME, MAX_LOCK_BYTES))
     except (Malformed, CompileError) as error:
-        differences.append(Difference(name, CircuitLock.FILE_NAME, "a lock", error.message))
+        file = _beside(name, CircuitLock.FILE_NAME)
+        differences.append(Difference(name, CircuitLock.FILE_NAME, "a lock", error.message, file))
     try:
         replay = ReplayLock.decode(_bytes(folder / ReplayLock.FILE_NAME, MAX_LOCK_BYTES))
     except (Malformed, CompileError) as error:
-        differences.append(Difference(name, ReplayLock.FILE_NAME, "a lock", error.message))
+        file = _beside(name, ReplayLock.FILE_NAME)
+        differences.append(Difference(name, ReplayLock.FILE_NAME, "a lock", error.message, file))
     return circuit, replay
 
 
@@ -176,7 +202,9 @@ def _check_files(circuit: CircuitLock, folder: Path) -> Iterator[Difference]:
         except CompileError as error:
             found = error.message
         if found != pinned:
-            yield Difference(circuit.name, file_name, pinned, found)
+            yield Difference(
+                circuit.name, file_name, pinned, found, f"{CIRCUITS_FOLDER}/{folder.name}/{file_name}"
+            )
 
 
 def _compare(
@@ -195,14 +223,25 @@ def _compare(
             for field, before, after in _fields(old, new, ""):
                 # Said before, with words of its own.
                 if field != "ezkl_version" and not _same_measurement(field, before, after):
-                    apart = changes_circuit if field == "model" else None
-                    yield Difference(name, f"{what} lock: {field}", _show(before), _show(after), apart)
+                    is_model = field == "model"
+                    file = _model_file(name) if is_model else _beside(name, pinned.FILE_NAME)
+                    apart = changes_circuit if is_model else None
+                    yield Difference(name, f"{what} lock: {field}", _show(before), _show(after), file, apart)
     try:
         committed = json.loads(_bytes(folder / SETTINGS_FILE_NAME, MAX_SETTINGS_BYTES))
     except (CompileError, ValueError, RecursionError):
         return  # Said before: the file's digest is not the pinned one.
     for field, before, after in _fields(committed, json.loads(built.settings), ""):
-        yield Difference(name, f"{SETTINGS_FILE_NAME}: {field}", _show(before), _show(after))
+        file = _beside(name, SETTINGS_FILE_NAME)
+        yield Difference(name, f"{SETTINGS_FILE_NAME}: {field}", _show(before), _show(after), file)
+
+
+def _model_file(name: str) -> str:
+    return f"{MODELS_FOLDER}/{name}/{MODEL_FILE_NAME}"
+
+
+def _beside(name: str, file_name: str) -> str:
+    return f"{CIRCUITS_FOLDER}/{name}/{file_name}"
 
 
 def _fields(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
