@@ -55,7 +55,8 @@ UNSAFE_DEV_DIGESTS = (
     "b040797eca2118163346291cbce31c982a03f8aac59dd0f9b760f4c5b2c9b6c8",
     "6213f51264c3aad0c53e8edb07dfc324a24ccd7dc949d470cf6ce877b4e4cce5",
     "57770af84fc88ffac884eecadeb9afb64771e7b0712e9614ca28c84eb179e52c",
-    # k = 1 to 17. Larger ones take minutes in plain Python: import a ceremony's file for those.
+    "41f437b6b655c440e1e33accfd777e7ea3ef816988fad4a210f5ae7723018d8d",
+    # k = 1 to 18, which takes a minute in plain Python. For larger ones import a ceremony's file.
 )
 """SHA-256 of the development SRS of each size, so that a cached file is known for what it is."""
 MAX_UNSAFE_DEV_K = len(UNSAFE_DEV_DIGESTS)
