@@ -13,10 +13,18 @@ from typing import Any
 import pytest
 
 from proofhold.canonical import Digest
+from proofhold.contention import (
+    Challenge,
+    DisputeAnswer,
+    NamedHash,
+    SignedChallenge,
+    SignedDisputeAnswer,
+)
 from proofhold.core import Fault
 from proofhold.escrow import (
     Account,
     AccountKind,
+    Adjudged,
     Applied,
     HoldRecord,
     PaymentKey,
@@ -42,7 +50,8 @@ from proofhold.job import (
 )
 from proofhold.keys import Signed, SigningKey
 from proofhold.money import Currency
-from proofhold.payload import Document
+from proofhold.payload import Document, Tensor
+from proofhold.replay.trace import TraceHasher
 
 USDC = Currency("USDC", 6)
 START = 1_800_000_000
@@ -55,6 +64,8 @@ BUYER, PROVIDER, VERIFIER, OPERATOR, STRANGER = (
 )
 PAYEE = "payee-of-the-provider"
 OUTPUT = Document("text/plain", b"the answer")
+SEGMENT = 2
+TENSORS = tuple(Tensor(name, "uint8", (2,), name.encode() * 2) for name in "ab")
 OTHER_OUTPUT = Document("text/plain", b"another answer")
 
 
@@ -112,6 +123,25 @@ def make_claim(
         job=job.digest, seq=0, amount=job.document.price, output=output.digest(nonce), evidence=evidence
     )
     return Signed.new(replace(claim, **changes), key)
+
+
+def make_challenge(hold: HoldRecord, key: SigningKey = VERIFIER, **changes: Any) -> SignedChallenge:
+    """Make and sign a challenge of a hold's claim."""
+    challenge = Challenge(job=hold.id, seq=0, claim=_claim_of(hold), segment=SEGMENT)
+    return Signed.new(replace(challenge, **changes), key)
+
+
+def make_answer(hold: HoldRecord, key: SigningKey = PROVIDER, **changes: Any) -> SignedDisputeAnswer:
+    """Make and sign an answer that names `TENSORS`."""
+    hasher = TraceHasher(bytes.fromhex(hold.job.document.nonce))
+    named = tuple(NamedHash(tensor.name, hasher.leaf(tensor).hex()) for tensor in TENSORS)
+    answer = DisputeAnswer(job=hold.id, seq=0, claim=_claim_of(hold), segment=SEGMENT, tensors=named)
+    return Signed.new(replace(answer, **changes), key)
+
+
+def _claim_of(hold: HoldRecord) -> Digest:
+    claim = hold.capture(0).claim
+    return digest_of("no claim") if claim is None else claim.digest
 
 
 def make_decline(job: SignedJob, key: SigningKey = PROVIDER) -> SignedDecline:
@@ -226,6 +256,18 @@ class Scene:
             receipt=receipt.encode(),
             now=self.now,
         )
+
+    def challenge(self, hold: HoldRecord, key: SigningKey = VERIFIER, **changes: Any) -> HoldRecord:
+        """Challenge a claimed hold's segment."""
+        return self.escrow.challenge(make_challenge(hold, key, **changes), now=self.now)
+
+    def answer(self, hold: HoldRecord, tensors: tuple[Tensor, ...] = TENSORS, **changes: Any) -> HoldRecord:
+        """Answer for a claimed hold's segment."""
+        return self.escrow.answer(make_answer(hold, **changes), tensors, now=self.now)
+
+    def adjudicate(self, hold: HoldRecord, outcome: Adjudged, transcript: bytes = b"a transcript") -> None:
+        """End a hold's dispute, by a transcript made up for it."""
+        self.escrow.adjudicate(hold.id, 0, outcome, transcript=transcript, now=self.now)
 
     def state(self, hold: HoldRecord) -> str:
         """Say where the hold's capture stands."""

@@ -26,7 +26,7 @@ from escrow_builders import (
     make_resolution,
     memory_folder,
 )
-from proofhold.escrow import AccountKind, BondState, HoldRecord, Refused, Ruling
+from proofhold.escrow import AccountKind, Adjudged, BondState, HoldRecord, Refused, Ruling
 from proofhold.escrow.states import REFUND_SIDE, RELEASE_SIDE, State
 from proofhold.job import Delivery, ResolutionOutcome
 
@@ -55,6 +55,9 @@ class Walk:
             (2, self.give_back),
             (4, self.rule),
             (2, self.resolve),
+            (2, self.challenge),
+            (2, self.answer),
+            (2, self.adjudicate),
             (3, self.jump),
             (2, self.timers),
             (4, self.pump),
@@ -113,6 +116,18 @@ class Walk:
     def resolve(self) -> None:
         outcome = self.random.choice(list(ResolutionOutcome))
         self.scene.escrow.resolve(make_resolution(self.some().id, outcome), now=self.scene.now)
+
+    def challenge(self) -> None:
+        self.scene.challenge(self.look_up(self.some()))
+
+    def answer(self) -> None:
+        self.scene.answer(self.look_up(self.some()))
+
+    def adjudicate(self) -> None:
+        self.scene.adjudicate(self.some(), self.random.choice(list(Adjudged)))
+
+    def look_up(self, hold: HoldRecord) -> HoldRecord:
+        return self.scene.escrow.hold(hold.id)
 
     def jump(self) -> None:
         self.scene.now += self.random.choice([-60, 1, 1, 10, 40, 110])
@@ -186,14 +201,17 @@ def walk_through(seed: int) -> None:
         for hold in walk.holds:
             record = scene.escrow.hold(hold.id)
             assert record.capture(0).state in (State.RELEASED, State.REFUNDED)
-            assert record.bond.state is BondState.FREE
+            ended = scene.escrow.dispute(hold.id, 0).adjudication
+            convicted = ended is not None and ended.outcome is Adjudged.CONVICTED
+            assert record.bond.state is (BondState.SLASHED if convicted else BondState.FREE)
             paid = sum(1 for key in walk.rail.paid if key.hold == hold.id)
             assert 1 <= paid <= 2
         assert scene.escrow.audit() == ()
         # What left over the rail and what is inside is what came in, and each hold paid its price once.
         assert walk.rail.total() == PRICE * len(walk.holds)
         after = scene.amounts()
-        assert after[PROVIDER.public] == before[PROVIDER.public]
+        taken = scene.amount("", AccountKind.TREASURY)
+        assert after[PROVIDER.public] == before[PROVIDER.public] - taken
         assert after[BUYER.public] == before[BUYER.public] - PRICE * len(walk.holds)
         assert PAYEE not in after, "this rail pays outside"
         scene.escrow.close()

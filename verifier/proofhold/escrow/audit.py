@@ -40,6 +40,14 @@ _PAYMENTS = (
     " LEFT JOIN transfer ON key = 'pay:' || hold || ':' || seq || ':' || direction"
 )
 
+_SLASHED = (
+    "SELECT hold.id, bond_state, outcome, coalesce(-amount, 0) AS taken FROM hold"
+    " LEFT JOIN adjudication AS a ON a.hold = hold.id"
+    " LEFT JOIN transfer ON key = 'slash:' || hold.id"
+    " LEFT JOIN entry ON entry.transfer = transfer.id AND amount < 0"
+    " WHERE (bond_state = 'slashed') <> coalesce(outcome = 'convicted', FALSE)"
+)
+
 _STANDINGS = (
     "SELECT s.provider, s.model, s.currency, s.clean, s.unchecked, s.failed,"
     " count(iif(observation = 'clean', 1, NULL)) AS seen_clean,"
@@ -53,7 +61,7 @@ _STANDINGS = (
 
 def audit(tx: Transaction) -> tuple[Difference, ...]:
     """List everything in the books that contradicts something else in them."""
-    checks = (_file, _entries, _moves, _money, _guard)
+    checks = (_file, _entries, _moves, _money, _bonds, _guard)
     return tuple(difference for check in checks for difference in check(tx))
 
 
@@ -132,6 +140,13 @@ def _money(tx: Transaction) -> Iterator[Difference]:
         if held.get(("bond", row["hold"]), 0) != stake:
             text = f"{held.get(('bond', row['hold']), 0)} lie in it, not {stake}, and it is {bond}"
             yield Difference(f"bond {row['hold']}", text)
+
+
+def _bonds(tx: Transaction) -> Iterator[Difference]:
+    """Was each bond taken where a transcript convicts, and only there (PROTOCOL P12)?"""
+    for row in tx.execute(_SLASHED):
+        text = f"the bond is {row['bond_state']}, {row['taken']} of it was taken, a transcript says"
+        yield Difference(f"bond {row['id']}", f"{text} {row['outcome'] or 'nothing'}")
 
 
 def _guard(tx: Transaction) -> Iterator[Difference]:

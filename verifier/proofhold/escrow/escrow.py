@@ -6,12 +6,13 @@ A driver is anything that keeps this protocol; `SqliteEscrow` is the embedded on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from proofhold.canonical import Digest
+from proofhold.contention import SignedChallenge, SignedDisputeAnswer
 from proofhold.core import Statement
 from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.ledger import Balance
@@ -29,12 +30,13 @@ from proofhold.job import (
 )
 from proofhold.keys import Key
 from proofhold.money import Currency
-from proofhold.payload import Payload
+from proofhold.payload import Payload, Tensor
 
 MAX_ATTEMPTS = 5
 """How often a verification may be begun before its capture is disputed."""
 MAX_LEASE_S = 86_400
 MAX_RECEIPT_BYTES = 64 * 2**20
+MAX_TRANSCRIPT_BYTES = 64 * 2**20
 MAX_KEY_CHARS = 128
 
 
@@ -49,6 +51,28 @@ class Ruling(StrEnum):
     """Anything else that speaks against paying: the bond is frozen until somebody decides, or time does."""
 
 
+class Adjudged(StrEnum):
+    """What a transcript shows about the provider (PROTOCOL P12)."""
+
+    CONVICTED = "convicted"
+    """A tensor that it signed is not what its own inputs give: refund, and the bond is slashed."""
+    ACQUITTED = "acquitted"
+    """What was charged is within the bound: the provider is paid."""
+    UNDECIDED = "undecided"
+    """What was charged has no bound: refund, and nothing is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjudication:
+    """How a transcript ended the dispute about a capture."""
+
+    outcome: Adjudged
+    transcript_digest: Digest
+    transcript: bytes
+    at: int
+    """Unix seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What one verdict decided on a capture, with the receipt that says why."""
@@ -58,6 +82,17 @@ class Decision:
     receipt: bytes
     at: int
     """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeRecord:
+    """What was said and decided in the dispute about a capture; None where nothing was."""
+
+    challenge: SignedChallenge | None
+    answer: SignedDisputeAnswer | None
+    tensors: tuple[Tensor, ...]
+    """In the order of the answer."""
+    adjudication: Adjudication | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +353,51 @@ class Escrow(Protocol):
 
         Raises:
             Refused: ``resolution.signature``, ``escrow.decided``, ``escrow.wrong_state``.
+
+        """
+
+    def challenge(self, challenge: SignedChallenge, *, now: int) -> HoldRecord:
+        """Demand that the provider of a disputed capture shows every step of one segment, within `answer_s`.
+
+        Silence costs the refund and the withholding penalty (P12). Once is as good as twice.
+
+        Raises:
+            Malformed: the challenge is not what its format says.
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``challenge.signature``,
+                ``challenge.claim``, ``challenge.repeated``.
+
+        """
+
+    def answer(self, answer: SignedDisputeAnswer, tensors: Sequence[Tensor], *, now: int) -> HoldRecord:
+        """Record the answer to a challenge, with the tensors whose hashes it signs. Once is as good as twice.
+
+        Raises:
+            Malformed: the answer is not what its format says.
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``answer.signature``,
+                ``answer.claim``, ``answer.segment``, ``answer.repeated``, ``answer.tensors``.
+
+        """
+
+    def dispute(self, hold: Digest, seq: int) -> DisputeRecord:
+        """Give what was said and decided in the dispute about a capture.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``.
+
+        """
+
+    def adjudicate(
+        self, hold: Digest, seq: int, outcome: Adjudged, *, transcript: bytes, now: int
+    ) -> Adjudication:
+        """End a dispute as a transcript says, which the caller has replayed (`settlement.adjudicate`).
+
+        Of a capture that was refunded already, only the bond moves, while it is frozen. The same transcript
+        again moves nothing.
+
+        Raises:
+            Misuse: an empty or an oversized transcript.
+            Refused: ``escrow.adjudicated``, another transcript ended it; ``escrow.unknown_hold``,
+                ``escrow.unknown_capture``, ``escrow.decided``.
 
         """
 

@@ -176,13 +176,25 @@ def observe(
         told = Observation.VOID
     if told is None or terms is None:
         return
-    standing = find_standing(tx, row["provider"], row["model"], row["currency"], terms)
     if row["observation"] is None:
+        standing = find_standing(tx, row["provider"], row["model"], row["currency"], terms)
         _write(tx, row["provider"], row["model"], row["currency"], standing.after(told, amount, terms))
         tx.execute("UPDATE guard_hold SET observation = ? WHERE hold = ?", (told, hold))
-    elif row["observation"] == Observation.FAILED and state is State.RELEASING:
-        _write(tx, row["provider"], row["model"], row["currency"], standing.cleared())
-        tx.execute("UPDATE guard_hold SET observation = ? WHERE hold = ?", (CLEARED, hold))
+    elif state is State.RELEASING:
+        clear(tx, hold)
+
+
+def clear(tx: Transaction, hold: Digest) -> None:
+    """Take back an observed failure whose provider a transcript has acquitted."""
+    row = tx.execute("SELECT * FROM guard_hold WHERE hold = ?", (hold,)).fetchone()
+    if row is None or row["observation"] != Observation.FAILED:
+        return
+    terms = find_terms(tx, row["currency"])
+    if terms is None:
+        return
+    standing = find_standing(tx, row["provider"], row["model"], row["currency"], terms)
+    _write(tx, row["provider"], row["model"], row["currency"], standing.cleared())
+    tx.execute("UPDATE guard_hold SET observation = ? WHERE hold = ?", (CLEARED, hold))
 
 
 def model_name(model: ModelReference) -> str:

@@ -185,13 +185,13 @@ def move_bond(tx: Transaction, capture: Capture, event: BondEvent, *, now: int) 
     """Do to the bond what a move of the capture, or time, does to it.
 
     Raises:
-        EscrowFailure: the bond's table knows no such move, or it would slash, which nothing here may.
+        EscrowFailure: the bond's table knows no such move.
 
     """
     if event is BondEvent.KEEP:
         return capture
     row = bond_move(capture.bond_state, event)
-    if row is None or row.target is BondState.SLASHED:
+    if row is None:
         raise EscrowFailure("escrow.bond", f"{event}: not possible on a bond that is {capture.bond_state}")
     due = _freeze_due(capture, now) if row.target is BondState.FROZEN else None
     done = tx.execute(
@@ -201,10 +201,26 @@ def move_bond(tx: Transaction, capture: Capture, event: BondEvent, *, now: int) 
     if done.rowcount != 1:
         raise Refused("escrow.lost_race", f"the bond is no longer {capture.bond_state}")
     _log_bond(tx, capture, capture.bond_state, event, row.target, now=now)
-    if row.target is BondState.FREE and capture.job.bond:
-        provider = capture.party(capture.job.provider)
-        ledger.transfer(tx, f"free:{capture.hold}", capture.bond_account, provider, capture.job.bond, at=now)
+    _pay_bond(tx, capture, event, row.target, now=now)
     return replace(capture, bond_state=row.target, bond_due=due)
+
+
+def _pay_bond(tx: Transaction, capture: Capture, event: BondEvent, target: BondState, *, now: int) -> None:
+    """Empty the bond's account where its way ends: what is taken goes to the treasury (PROTOCOL P12).
+
+    The buyer's loss is the price, which comes back out of the hold: it never profits from a bond.
+    """
+    job = capture.job
+    if target not in (BondState.FREE, BondState.SLASHED):
+        return
+    taken = {BondEvent.SLASH: job.bond, BondEvent.PENALISE: job.withholding_penalty}.get(event, 0)
+    treasury = Account(AccountKind.TREASURY, "", job.currency.code)
+    for key, account, amount in (
+        (f"slash:{capture.hold}", treasury, taken),
+        (f"free:{capture.hold}", capture.party(job.provider), job.bond - taken),
+    ):
+        if amount:
+            ledger.transfer(tx, key, capture.bond_account, account, amount, at=now)
 
 
 def _moved(capture: Capture, row: Row, now: int, noted: Noted) -> Capture:
@@ -250,6 +266,8 @@ def _claim_due(job: Job) -> int:
 def _freeze_due(capture: Capture, now: int) -> int:
     # A bond that were free before its dispute ends could not answer for it.
     due = now + max(capture.job.freeze_s, capture.job.dispute_s)
+    if capture.state is State.ANSWERING and capture.due is not None:
+        due = max(due, capture.due)  # nor for its silence, if it were free before the answer is due
     return due if capture.bond_due is None else max(due, capture.bond_due)
 
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from proofhold import sampling
 from proofhold.canonical import DIGEST_BYTES, Digest
+from proofhold.contention import SignedChallenge, SignedDisputeAnswer
 from proofhold.core import Fault
 from proofhold.errors import Misuse
-from proofhold.escrow import audit, guarding, guards, ledger, moves, payments, reports, timers
+from proofhold.escrow import audit, disputing, guarding, guards, ledger, moves, payments, reports, timers
 from proofhold.escrow.database import Database, Transaction
 from proofhold.escrow.escrow import (
     MAX_ATTEMPTS,
     MAX_LEASE_S,
     MAX_RECEIPT_BYTES,
+    Adjudged,
+    Adjudication,
     Applied,
     CaptureRecord,
     Decision,
     Difference,
+    DisputeRecord,
     HoldRecord,
     Pumped,
     Ruling,
@@ -47,7 +51,7 @@ from proofhold.job import (
 )
 from proofhold.keys import KEY_PATTERN, Key
 from proofhold.money import Currency
-from proofhold.payload import Payload, decode_payload, encode_payload
+from proofhold.payload import Payload, Tensor, decode_payload, encode_payload
 
 _EVENT_OF_RULING = {
     Ruling.RELEASE: Event.ACCEPTED,
@@ -284,6 +288,36 @@ class SqliteEscrow:
                 moves.move_capture(tx, capture, event, now=now, cause=signed.digest)
                 _keep(tx, document.job, document.seq, "resolution", signed.encode())
             return reports.hold_record(tx, document.job)
+
+    def challenge(self, challenge: SignedChallenge, *, now: int) -> HoldRecord:
+        """Challenge a disputed claim: see `Escrow`."""
+        guards.require_time(now)
+        signed = guards.reread(challenge)
+        with self._database.transaction() as tx:
+            disputing.challenge(tx, signed, now=now)
+            return reports.hold_record(tx, signed.document.job)
+
+    def answer(self, answer: SignedDisputeAnswer, tensors: Sequence[Tensor], *, now: int) -> HoldRecord:
+        """Record the answer to a challenge: see `Escrow`."""
+        guards.require_time(now)
+        signed = guards.reread(answer)
+        with self._database.transaction() as tx:
+            disputing.answer(tx, signed, tensors, now=now)
+            return reports.hold_record(tx, signed.document.job)
+
+    def dispute(self, hold: Digest, seq: int) -> DisputeRecord:
+        """Read a dispute: see `Escrow`."""
+        with self._database.reading() as tx:
+            moves.load(tx, hold, seq)
+            return disputing.record(tx, hold, seq)
+
+    def adjudicate(
+        self, hold: Digest, seq: int, outcome: Adjudged, *, transcript: bytes, now: int
+    ) -> Adjudication:
+        """End a dispute by a transcript: see `Escrow`."""
+        guards.require_time(now)
+        with self._database.transaction() as tx:
+            return disputing.adjudicate(tx, hold, seq, outcome, transcript, now=now)
 
     def run_timers(self, now: int) -> tuple[Transition, ...]:
         """Do what time does: see `Escrow`."""

@@ -87,10 +87,13 @@ class Event(StrEnum):
     REFUTED = "refuted"
     DISPUTE = "dispute"
     DISPUTE_DEADLINE = "dispute_deadline"
+    CHALLENGE = "challenge"
+    ANSWER = "answer"
     RESOLVED_RELEASE = "resolved_release"
     RESOLVED_REFUND = "resolved_refund"
     ADJUDICATED_RELEASE = "adjudicated_release"
     ADJUDICATED_REFUND = "adjudicated_refund"
+    ADJUDICATED_UNDECIDED = "adjudicated_undecided"
     PAID = "paid"
     OUTCOME_UNKNOWN = "outcome_unknown"
     RECONCILED = "reconciled"
@@ -105,9 +108,9 @@ class BondEvent(StrEnum):
     FREE = "free"
     FREEZE_DEADLINE = "freeze_deadline"
     PENALISE = "penalise"
-    """Take the withholding penalty. Waits for adjudication to exist: until then the bond is frozen."""
+    """Take the withholding penalty, and give the rest back."""
     SLASH = "slash"
-    """Waits for adjudication to exist: no code reaches it yet."""
+    """Take all of it."""
 
 
 class Timer(StrEnum):
@@ -184,8 +187,17 @@ def _rows() -> Iterator[Row]:
     )
     yield Row(s.DISPUTED, e.RESOLVED_RELEASE, s.RELEASING, By.OPERATOR, "signed resolution", b.FREE)
     yield Row(s.DISPUTED, e.RESOLVED_REFUND, s.REFUNDING, By.OPERATOR, "signed resolution")
-    yield Row(s.DISPUTED, e.ADJUDICATED_RELEASE, s.RELEASING, By.OPERATOR, "P12: transcript", b.FREE)
-    yield Row(s.DISPUTED, e.ADJUDICATED_REFUND, s.REFUNDING, By.OPERATOR, "P12: transcript", b.SLASH)
+    yield Row(
+        s.DISPUTED, e.CHALLENGE, s.ANSWERING, By.VERIFIER, "P12: one signed challenge a capture", b.FREEZE
+    )
+    guard = "P12: the provider's signed answer to the challenge, with its tensors"
+    yield Row(s.ANSWERING, e.ANSWER, s.DISPUTED, By.PARTY, guard, b.FREEZE)
+    guard = "P12: a transcript that acquits"
+    yield Row(s.DISPUTED, e.ADJUDICATED_RELEASE, s.RELEASING, By.OPERATOR, guard, b.FREE)
+    guard = "P12: a transcript that convicts"
+    yield Row(s.DISPUTED, e.ADJUDICATED_REFUND, s.REFUNDING, By.OPERATOR, guard, b.SLASH)
+    guard = "P12: a transcript of what has no bound"
+    yield Row(s.DISPUTED, e.ADJUDICATED_UNDECIDED, s.REFUNDING, By.OPERATOR, guard, b.FREE)
     for going, unknown, done in (
         (s.RELEASING, s.RECONCILE_RELEASE, s.RELEASED),
         (s.REFUNDING, s.RECONCILE_REFUND, s.REFUNDED),
@@ -202,7 +214,8 @@ BOND_TABLE: tuple[BondRow, ...] = (
     BondRow(None, BondEvent.RESERVE, BondState.RESERVED, "available balance"),
     BondRow(BondState.RESERVED, BondEvent.FREE, BondState.FREE, "released, declined or expired"),
     BondRow(BondState.RESERVED, BondEvent.FREEZE, BondState.FROZEN, "rejected or disputed"),
-    BondRow(BondState.RESERVED, BondEvent.PENALISE, BondState.FROZEN, "no answer in time"),
+    BondRow(BondState.RESERVED, BondEvent.PENALISE, BondState.FREE, "no answer in time: less the penalty"),
+    BondRow(BondState.FROZEN, BondEvent.PENALISE, BondState.FREE, "no answer in time: less the penalty"),
     BondRow(BondState.FROZEN, BondEvent.FREEZE, BondState.FROZEN, "again: the later deadline counts"),
     BondRow(BondState.FROZEN, BondEvent.FREE, BondState.FREE, "accepted, resolved or adjudicated after all"),
     BondRow(BondState.FROZEN, BondEvent.FREEZE_DEADLINE, BondState.FREE, "not adjudicated", Timer.FREEZE),
