@@ -40,6 +40,11 @@ COMMANDS = {
     "policy": ("proofhold_cli.policy", "policy_group", "Explain what a policy demands."),
     "provider": ("proofhold_cli.provider", "provider_group", "Accept or decline a job, and respond to it."),
     "receipt": ("proofhold_cli.receipt", "receipt_group", "Show, verify and recompute receipts."),
+    "shadow": (
+        "proofhold_cli.shadow",
+        "shadow_group",
+        "Compare a hook in shadow mode with what really happened.",
+    ),
     "srs": ("proofhold_cli.srs", "srs_group", "Make or import a structured reference string."),
     "verify": ("proofhold_cli.verify", "verify_command", "Judge a bundle under a policy."),
 }

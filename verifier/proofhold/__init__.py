@@ -46,7 +46,18 @@ if TYPE_CHECKING:
     from proofhold.receipt import Receipt
     from proofhold.recomputation import recheck
     from proofhold.runner import ProcessRunner
-    from proofhold.settlement import Decision, fund, settle, settle_receipt, verify_and_settle
+    from proofhold.settlement import (
+        Decision,
+        Mode,
+        Outcome,
+        asettle,
+        asettle_receipt,
+        averify_and_settle,
+        fund,
+        settle,
+        settle_receipt,
+        verify_and_settle,
+    )
     from proofhold.standard import standard_verifier
     from proofhold.verifier import Backend, Verifier
 
@@ -68,9 +79,11 @@ __all__ = [
     "LedgerRail",
     "Malformed",
     "Misuse",
+    "Mode",
     "Need",
     "NeedKind",
     "Offer",
+    "Outcome",
     "Policy",
     "ProcessRunner",
     "ProofholdError",
@@ -86,6 +99,9 @@ __all__ = [
     "Verdict",
     "Verifier",
     "VerifierPool",
+    "asettle",
+    "asettle_receipt",
+    "averify_and_settle",
     "fund",
     "recheck",
     "settle",
@@ -125,7 +141,18 @@ _HOMES = {
     "proofhold.receipt": ("Receipt",),
     "proofhold.recomputation": ("recheck",),
     "proofhold.runner": ("ProcessRunner",),
-    "proofhold.settlement": ("Decision", "fund", "settle", "settle_receipt", "verify_and_settle"),
+    "proofhold.settlement": (
+        "Decision",
+        "Mode",
+        "Outcome",
+        "asettle",
+        "asettle_receipt",
+        "averify_and_settle",
+        "fund",
+        "settle",
+        "settle_receipt",
+        "verify_and_settle",
+    ),
     "proofhold.standard": ("standard_verifier",),
     "proofhold.verifier": ("Backend", "Verifier"),
 }

@@ -4,20 +4,26 @@
 `settle_receipt` a signed receipt from another process; both compare what was judged with the hold's own
 record (P4) before anything moves. Only an acceptance releases; what nobody can be blamed for keeps the hold
 as it is; a measured mismatch opens a dispute.
+
+`asettle`, `asettle_receipt` and `averify_and_settle` are the same for callers in an event loop. In shadow
+mode the same is decided and written down, and nothing moves (`shadow` reports on it).
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Literal, TypeAlias
 
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Fault, NeedKind, Property, Reason, Verdict
-from proofhold.escrow.escrow import CaptureRecord, Escrow, HoldRecord, Ruling
+from proofhold.decision import Decision, Mode, Outcome
+from proofhold.errors import Misuse
+from proofhold.escrow.escrow import Applied, CaptureRecord, Escrow, HoldRecord, Ruling
 from proofhold.escrow.refusals import Refused
+from proofhold.escrow.shadows import ShadowBook
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.guard import Observation
@@ -32,35 +38,14 @@ from proofhold.verifier import Verifier
 Clock: TypeAlias = Callable[[], int]
 """Gives the time in unix seconds."""
 
+ModeName: TypeAlias = Mode | Literal["live", "shadow"]
+
 DEFAULT_LEASE_S = 600
 
 
 def system_clock() -> int:
     """Give this machine's time in unix seconds."""
     return int(time.time())
-
-
-class Outcome(StrEnum):
-    """What a verdict does to a hold."""
-
-    RELEASE = "release"
-    REFUND = "refund"
-    DISPUTE = "dispute"
-    KEEP = "keep"
-    """Nothing: the verdict is inconclusive, and its needs say what would change that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was decided on a capture. Asked again, the same decision comes back and nothing moves again."""
-
-    hold: Digest
-    seq: int
-    outcome: Outcome
-    state: State
-    """Where the capture stands now."""
-    receipt: Receipt
-    """Why: the receipt that first decided it, or the one that kept it."""
 
 
 class NotFundable(Refused):
@@ -136,6 +121,7 @@ def settle(
     *,
     escrow: Escrow,
     key: SigningKey,
+    mode: ModeName = Mode.LIVE,
     clock: Clock = system_clock,
 ) -> Decision:
     """Let a verdict decide a capture, and leave a signed receipt that says why.
@@ -147,45 +133,48 @@ def settle(
         verdict: of this very process; from another one only a receipt counts (`settle_receipt`).
         escrow: holds the money.
         key: the verifier's, which the job names.
+        mode: ``live``; or ``shadow``, which decides and records the same and moves nothing.
         clock: unix seconds.
 
     Raises:
         Refused: ``settle.…`` where verdict and hold do not agree (P4), or the escrow's own reasons.
 
     """
-    return settle_receipt(hold_id, Receipt.issue(verdict, key), escrow=escrow, clock=clock)
+    receipt = Receipt.issue(verdict, key)
+    return settle_receipt(hold_id, receipt, escrow=escrow, mode=mode, clock=clock)
 
 
 def settle_receipt(
-    hold_id: Digest, receipt: Receipt, *, escrow: Escrow, clock: Clock = system_clock
+    hold_id: Digest,
+    receipt: Receipt,
+    *,
+    escrow: Escrow,
+    mode: ModeName = Mode.LIVE,
+    clock: Clock = system_clock,
 ) -> Decision:
     """Let a signed receipt decide a capture: a cheque for one capture of one hold (P4).
 
     Raises:
         Refused: ``settle.verifier``, ``settle.hold``, ``settle.not_claimed``, ``settle.statement``,
-            ``settle.policy``, ``settle.time``, or the escrow's own reasons.
+            ``settle.policy``, ``settle.time``, or the escrow's own reasons. In shadow mode the latter are
+            told in the decision instead.
 
     """
+    mode = _mode(mode)
     record = escrow.hold(hold_id)
     if not receipt.is_signed_by(record.verifier):
         text = f"the receipt is signed by {receipt.signer}, the job names {record.verifier}"
         raise Refused("settle.verifier", text, Fault.VERIFIER)
     seq = _compare(record, receipt)
+    if mode is Mode.SHADOW:
+        return _in_shadow(record, seq, receipt, escrow=escrow, now=clock())
     ruling = ruling_of(receipt)
     if ruling is None:
-        return Decision(hold_id, seq, Outcome.KEEP, record.capture(seq).state, receipt)
-    applied = escrow.apply(
-        hold_id,
-        seq,
-        ruling,
-        receipt_digest=receipt.digest,
-        receipt=receipt.encode(),
-        now=clock(),
-        one_use=receipt.one_use,
-        observation=observation_of(receipt),
-    )
+        return _kept(record, seq, receipt)
+    applied = _apply(escrow, hold_id, seq, ruling, receipt, now=clock())
     first = Receipt.decode(applied.decision.receipt)
-    return Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
+    decision = Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
+    return _with_figures(decision, record, at=applied.decision.at)
 
 
 def verify_and_settle(
@@ -198,23 +187,25 @@ def verify_and_settle(
     key: SigningKey,
     seq: int = 0,
     answers: Sequence[Answer] = (),
+    mode: ModeName = Mode.LIVE,
     lease_s: int = DEFAULT_LEASE_S,
     clock: Clock = system_clock,
 ) -> Decision:
     """Judge a bundle for a recorded claim, and settle: the whole hook, for one service that does both.
 
     The job and the claim are those of the hold's record, whatever the bundle holds in their place; the
-    sampling secret is revealed by the escrow.
+    sampling secret is revealed by the escrow. In shadow mode no lease is taken either.
 
     Raises:
         Refused: the hold is not claimed, another check of it runs, or `settle`'s reasons.
 
     """
+    mode = _mode(mode)
     record = escrow.hold(hold_id)
     capture = record.capture(seq)
     if capture.claim is None or capture.claimed_at is None:
         raise Refused("settle.not_claimed", f"no claim on capture {seq} is recorded")
-    leases = capture.state in (State.CLAIMED, State.VERIFYING)
+    leases = mode is Mode.LIVE and capture.state in (State.CLAIMED, State.VERIFYING)
     if leases:
         escrow.begin_verification(hold_id, seq, lease_s=lease_s, now=clock())
     exchange = replace(bundle.exchange, job=record.job, claim=capture.claim)
@@ -225,11 +216,71 @@ def verify_and_settle(
         now=capture.claimed_at,
         answers=(*answers, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq))),
     )
-    decision = settle(hold_id, verdict, escrow=escrow, key=key, clock=clock)
+    decision = settle(hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:
         kept = escrow.end_verification(hold_id, seq, now=clock())
         return replace(decision, state=kept.state)
     return decision
+
+
+async def asettle(
+    hold_id: Digest,
+    verdict: Verdict,
+    *,
+    escrow: Escrow,
+    key: SigningKey,
+    mode: ModeName = Mode.LIVE,
+    clock: Clock = system_clock,
+) -> Decision:
+    """`settle` for callers in an event loop, which goes on meanwhile.
+
+    A caller that is cancelled stops waiting; the settlement itself goes on, or never began. Ask again: the
+    answer is the decision that stands.
+    """
+    return await asyncio.to_thread(settle, hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
+
+
+async def asettle_receipt(
+    hold_id: Digest,
+    receipt: Receipt,
+    *,
+    escrow: Escrow,
+    mode: ModeName = Mode.LIVE,
+    clock: Clock = system_clock,
+) -> Decision:
+    """`settle_receipt` for callers in an event loop; see `asettle`."""
+    return await asyncio.to_thread(settle_receipt, hold_id, receipt, escrow=escrow, mode=mode, clock=clock)
+
+
+async def averify_and_settle(
+    hold_id: Digest,
+    bundle: Bundle,
+    *,
+    verifier: Verifier,
+    policy: Policy,
+    escrow: Escrow,
+    key: SigningKey,
+    seq: int = 0,
+    answers: Sequence[Answer] = (),
+    mode: ModeName = Mode.LIVE,
+    lease_s: int = DEFAULT_LEASE_S,
+    clock: Clock = system_clock,
+) -> Decision:
+    """`verify_and_settle` for callers in an event loop; see `asettle`. Its lease outlives a cancellation."""
+    return await asyncio.to_thread(
+        verify_and_settle,
+        hold_id,
+        bundle,
+        verifier=verifier,
+        policy=policy,
+        escrow=escrow,
+        key=key,
+        seq=seq,
+        answers=answers,
+        mode=mode,
+        lease_s=lease_s,
+        clock=clock,
+    )
 
 
 def ruling_of(receipt: Receipt) -> Ruling | None:
@@ -258,6 +309,82 @@ def observation_of(receipt: Receipt) -> Observation | None:
             return Observation.FAILED if at_fault else None
         case Judged.INCONCLUSIVE:
             return None
+
+
+def _apply(
+    escrow: Escrow,
+    hold_id: Digest,
+    seq: int,
+    ruling: Ruling,
+    receipt: Receipt,
+    *,
+    now: int,
+    rehearse: bool = False,
+) -> Applied:
+    return escrow.apply(
+        hold_id,
+        seq,
+        ruling,
+        receipt_digest=receipt.digest,
+        receipt=receipt.encode(),
+        now=now,
+        one_use=receipt.one_use,
+        observation=observation_of(receipt),
+        rehearse=rehearse,
+    )
+
+
+def _in_shadow(record: HoldRecord, seq: int, receipt: Receipt, *, escrow: Escrow, now: int) -> Decision:
+    """Find out what the escrow would do, write it down, and leave the hold as it is."""
+    ruling, refused = ruling_of(receipt), ""
+    if ruling is not None:
+        try:
+            _apply(escrow, record.id, seq, ruling, receipt, now=now, rehearse=True)
+        except Refused as refusal:
+            refused = refusal.code
+    decision = _kept(record, seq, receipt)
+    if ruling is not None:
+        decision = _with_figures(replace(decision, outcome=Outcome(ruling.value)), record, at=now)
+    if decision.state is not State.FUNDED:  # before a claim nothing is at stake
+        ShadowBook(escrow.store).add(
+            record.id,
+            seq,
+            decision.outcome,
+            receipt_digest=receipt.digest,
+            receipt=receipt.encode(),
+            refused=refused,
+            now=now,
+        )
+    return replace(decision, mode=Mode.SHADOW, refused=refused)
+
+
+def _kept(record: HoldRecord, seq: int, receipt: Receipt) -> Decision:
+    capture = record.capture(seq)
+    decision = Decision(record.id, seq, Outcome.KEEP, capture.state, receipt)
+    if capture.state.is_decided or capture.claimed_at is None:
+        return decision
+    return replace(decision, open_until=capture.claimed_at + record.job.document.verification_s)
+
+
+def _with_figures(decision: Decision, record: HoldRecord, *, at: int) -> Decision:
+    """Add what a ruling of time `at` moves, and until when it can still be turned."""
+    job, claim = record.job.document, record.capture(decision.seq).claim
+    match decision.outcome:
+        case Outcome.RELEASE:
+            amount, open_until = (0 if claim is None else claim.document.amount), None
+        case Outcome.REFUND:
+            amount, open_until = job.price, None
+        case _:
+            amount, open_until = 0, at + job.dispute_s
+    return replace(decision, amount=amount, open_until=open_until)
+
+
+def _mode(mode: ModeName) -> Mode:
+    try:
+        return Mode(mode)
+    except ValueError as error:
+        # Never a default: whoever mistypes "shadow" must not move money by it.
+        raise Misuse(f"mode: got {mode!r}, expected live or shadow") from error
 
 
 def _compare(record: HoldRecord, receipt: Receipt) -> int:
@@ -295,8 +422,12 @@ def _in_words(reason: Reason) -> str:
 
 __all__ = [
     "Decision",
+    "Mode",
     "NotFundable",
     "Outcome",
+    "asettle",
+    "asettle_receipt",
+    "averify_and_settle",
     "fund",
     "funding_objections",
     "observation_of",

@@ -10,11 +10,11 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from proofhold.canonical import Digest, file_digest
 from proofhold.errors import Misuse
@@ -27,6 +27,8 @@ FILE_MODE = 0o600
 MAX_INT64 = 2**63 - 1
 LEAST_SQLITE = (3, 37, 0)
 """The first version with STRICT tables, which hold integers to being integers."""
+
+T = TypeVar("T")
 
 Transaction: TypeAlias = sqlite3.Connection
 """A connection inside of a transaction: functions that take one neither begin nor commit."""
@@ -135,6 +137,16 @@ class Database:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Run a function of a transaction, durable when it returns: see `Store`."""
+        with self.transaction() as tx:
+            return operation(tx)
+
+    def read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run a function that only reads: see `Store`."""
+        with self.reading() as tx:
+            return operation(tx)
 
     def _prepare(self, *, create: bool) -> None:
         with self._lock, _translated():

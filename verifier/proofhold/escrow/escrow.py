@@ -19,6 +19,7 @@ from proofhold.escrow.ledger import Balance
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
+from proofhold.escrow.store import Store
 from proofhold.guard import Demand, Observation, Terms
 from proofhold.job import (
     ModelReference,
@@ -226,6 +227,10 @@ class Escrow(Protocol):
     def operators(self) -> tuple[Key, ...]:
         """Whose signatures make a resolution."""
 
+    @property
+    def store(self) -> Store:
+        """The database, for what is kept beside the money."""
+
     def deposit(self, account: str, amount: int, currency: Currency, *, key: str, now: int) -> Balance:
         """Put money from the outside into a party's account, once under this key.
 
@@ -324,6 +329,7 @@ class Escrow(Protocol):
         now: int,
         one_use: Iterable[Digest] = (),
         observation: Observation | None = None,
+        rehearse: bool = False,
     ) -> Applied:
         """Move a claimed capture as a verdict rules. The caller has compared verdict and hold (P4).
 
@@ -341,6 +347,7 @@ class Escrow(Protocol):
                 whether it was taken with the claim or only known once the evidence was judged (P6).
             observation: what the verdict tells the guard. Left out, a release was not checked, a refund is
                 a failed check, and a dispute tells nothing yet.
+            rehearse: give or raise what would come of it, and leave everything as it is.
 
         Raises:
             Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``;

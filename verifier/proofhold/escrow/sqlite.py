@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from proofhold import sampling
 from proofhold.canonical import DIGEST_BYTES, Digest
@@ -38,6 +39,7 @@ from proofhold.escrow.moves import Noted
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import RELEASE_SIDE, Event, State
+from proofhold.escrow.store import Store
 from proofhold.guard import Demand, Observation, Standing, Terms, demand
 from proofhold.job import (
     NAME_PATTERN,
@@ -52,6 +54,8 @@ from proofhold.job import (
 from proofhold.keys import KEY_PATTERN, Key
 from proofhold.money import Currency
 from proofhold.payload import Payload, Tensor, decode_payload, encode_payload
+
+T = TypeVar("T")
 
 _EVENT_OF_RULING = {
     Ruling.RELEASE: Event.ACCEPTED,
@@ -79,6 +83,7 @@ class SqliteEscrow:
             raise Misuse("the escrow was never given a name: it was not made by `create`")
         self.id: str = row["id"]
         self.operators: tuple[Key, ...] = tuple(row["key"] for row in operators)
+        self.store: Store = database
 
     @classmethod
     def create(cls, path: Path, *, escrow: str, operators: Iterable[Key] = ()) -> Self:
@@ -242,6 +247,7 @@ class SqliteEscrow:
         now: int,
         one_use: Iterable[Digest] = (),
         observation: Observation | None = None,
+        rehearse: bool = False,
     ) -> Applied:
         """Carry out a ruling: see `Escrow`."""
         guards.require_time(now)
@@ -249,7 +255,8 @@ class SqliteEscrow:
             raise Misuse(f"receipt digest: got {receipt_digest[:80]!r}")
         if not 0 < len(receipt) <= MAX_RECEIPT_BYTES:
             raise Misuse(f"receipt: {len(receipt)} bytes, expected 1 to {MAX_RECEIPT_BYTES}")
-        with self._database.transaction() as tx:
+
+        def operation(tx: Transaction) -> Applied:
             capture = moves.load(tx, hold, seq)
             stands = reports.find_decision(tx, hold, seq, ruling)
             if stands is not None:
@@ -268,6 +275,8 @@ class SqliteEscrow:
             # A dispute of no length ends where it begins: the refund at once, the bond stays frozen.
             capture = timers.advance(tx, capture, now=now)
             return Applied(decision, capture.state, repeated=False)
+
+        return self._rehearse(operation) if rehearse else self._database.write(operation)
 
     def resolve(self, resolution: SignedResolution, *, now: int) -> HoldRecord:
         """Resolve a dispute: see `Escrow`."""
@@ -393,6 +402,18 @@ class SqliteEscrow:
         with self._database.reading() as tx:
             return audit.audit(tx)
 
+    def _rehearse(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation for its result, or for what it raises, and undo whatever it did."""
+        results: list[T] = []
+
+        def undone(tx: Transaction) -> None:
+            results.append(operation(tx))
+            raise _Undo
+
+        with contextlib.suppress(_Undo):
+            self._database.write(undone)
+        return results[-1]
+
     def _cash(
         self,
         what: str,
@@ -410,6 +431,10 @@ class SqliteEscrow:
             ledger.register(tx, currency)
             ledger.transfer_once(tx, f"{what}:{key}", source, target, amount, at=now)
             return Balance(party, currency, ledger.balance_of(tx, party))
+
+
+class _Undo(Exception):
+    """Ends a transaction without a trace."""
 
 
 def _require_claimed(capture: moves.Capture) -> moves.Capture:
