@@ -79,7 +79,7 @@ def test_a_part_that_states_something_else_is_refused(good: DcapCase, name: str,
     assert old in text
     with pytest.raises(Malformed) as caught:
         read_collateral(changed(good, name, text.replace(old, new, 1)))
-    assert caught.value.code == "collateral.malformed"
+    assert caught.value.code == "collateral.unsigned"
 
 
 def test_a_file_that_is_too_long_is_not_looked_at() -> None:

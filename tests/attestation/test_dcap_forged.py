@@ -77,7 +77,8 @@ def test_4_certificates_expire_with_their_collateral(intel: Intel, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [("Revoked", "dcap.revoked"), ("Fine", "dcap.refused"), ("uptodate", "dcap.refused")]
+    ("status", "code"),
+    [("Revoked", "dcap.tcb_revoked"), ("Fine", "dcap.refused"), ("uptodate", "dcap.refused")],
 )
 def test_6_a_level_revoked_or_unknown_is_refused(
     intel: Intel, monkeypatch: pytest.MonkeyPatch, status: str, code: str

@@ -93,7 +93,6 @@ def test_no_prefix_and_no_extension_of_a_quote_is_one(version: str, request: pyt
         (0, b"\x03\x00", "dcap.unsupported"),
         (2, b"\x03\x00", "dcap.unsupported"),
         (4, b"\x00\x00\x00\x00", "dcap.unsupported"),
-        (12, b"\x00", "dcap.unsupported"),
         (48 + 584, b"\xff\xff\xff\xff", "dcap.malformed"),
         (48 + 584, b"\x00\x00\x00\x00", "dcap.malformed"),
         (48 + 584 + 4 + 128, b"\x05\x00", "dcap.unsupported"),

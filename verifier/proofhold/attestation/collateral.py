@@ -76,7 +76,9 @@ class DcapCollateral:
         """Read the file. White space between its parts is free; everything else has one form.
 
         Raises:
-            Malformed: ``collateral.too_large`` or ``collateral.malformed``.
+            Malformed: ``collateral.too_large``, ``collateral.malformed``, ``collateral.incomplete`` (a part
+                is missing or empty) or ``collateral.unsigned`` (a part that can bear no signature of Intel's,
+                since it does not decode).
 
         """
         if len(data) > MAX_COLLATERAL_BYTES:
@@ -87,8 +89,10 @@ class DcapCollateral:
         except (ValueError, RecursionError) as error:
             raise _malformed("not JSON, or with a key twice") from error
         names = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
+        if not isinstance(value, dict) or not set(value) <= names:
             raise _malformed(f"expected an object of exactly {', '.join(sorted(names))}")
+        if lacking := sorted(name for name in names if not value.get(name)):
+            raise Malformed("collateral.incomplete", f"the collateral lacks {', '.join(lacking)}")
         if not all(isinstance(part, str) for part in value.values()):
             raise _malformed("every part must be a string")
         for name in ("tcb_info", "qe_identity"):
@@ -118,8 +122,8 @@ class DcapCollateral:
         """Read every part.
 
         Raises:
-            Malformed: ``collateral.malformed``: a part that does not parse, or a chain that does not end at
-                Intel's root.
+            Malformed: ``collateral.unsigned``: a part that does not parse, so that it is none that Intel
+                signed, or a chain that does not end at Intel's root.
 
         """
         tcb, tcb_window = _signed_text(self.tcb_info, "tcb_info")
@@ -188,9 +192,9 @@ def _signed_text(text: str, part: str) -> tuple[Mapping[str, Any], Window]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"{part}: not JSON") from error
+        raise _unsigned(f"{part}: not JSON") from error
     if not isinstance(value, dict):
-        raise _malformed(f"{part}: expected an object")
+        raise _unsigned(f"{part}: expected an object")
     issued, next_update = (_instant(value, name, part) for name in ("issueDate", "nextUpdate"))
     return value, Window(part, issued, next_update)
 
@@ -199,7 +203,7 @@ def _issuer_chain(pem: str, part: str) -> tuple[Link, ...]:
     try:
         return read_chain(pem.encode(), ISSUER_CHAIN_LENGTH)
     except (ChainError, UnicodeEncodeError) as error:
-        raise _malformed(f"{part}: {error}") from error
+        raise _unsigned(f"{part}: {error}") from error
 
 
 def _crl_window(der: bytes, part: str) -> Window:
@@ -209,9 +213,9 @@ def _crl_window(der: bytes, part: str) -> Window:
         crl = x509.load_der_x509_crl(der)
         last, following = crl.last_update_utc, crl.next_update_utc
     except Exception as error:  # the parser's errors are many, and all say the same
-        raise _malformed(f"{part}: not a revocation list") from error
+        raise _unsigned(f"{part}: not a revocation list") from error
     if following is None:
-        raise _malformed(f"{part}: a revocation list without an end")
+        raise _unsigned(f"{part}: a revocation list without an end")
     return Window(part, int(last.timestamp()), int(following.timestamp()))
 
 
@@ -222,40 +226,40 @@ def _instant(value: Mapping[str, Any], name: str, part: str) -> int:
             return int(datetime.fromisoformat(text).timestamp())
         except (ValueError, OverflowError):
             pass
-    raise _malformed(f"{part}: {name}: expected an instant such as 2026-01-31T12:00:00Z")
+    raise _unsigned(f"{part}: {name}: expected an instant such as 2026-01-31T12:00:00Z")
 
 
 def _text(value: Mapping[str, Any], name: str, part: str) -> str:
     text = value.get(name)
     if not isinstance(text, str):
-        raise _malformed(f"{part}: {name}: expected a string")
+        raise _unsigned(f"{part}: {name}: expected a string")
     return text
 
 
 def _integer(value: Mapping[str, Any], name: str, part: str) -> int:
     number = value.get(name)
     if not isinstance(number, int) or isinstance(number, bool):
-        raise _malformed(f"{part}: {name}: expected an integer")
+        raise _unsigned(f"{part}: {name}: expected an integer")
     return number
 
 
 def _hexadecimal(value: Mapping[str, str], name: str, *, at_most: int) -> bytes:
     text = value[name]
     if len(text) > 2 * at_most:
-        raise _malformed(f"{name}: more than {at_most} bytes")
+        raise _unsigned(f"{name}: more than {at_most} bytes")
     try:
         data = bytes.fromhex(text)
     except ValueError:
         data = b""
     if not data or data.hex() != text:
-        raise _malformed(f"{name}: expected lower-case hexadecimal digits")
+        raise _unsigned(f"{name}: expected lower-case hexadecimal digits")
     return data
 
 
 def _signature(value: Mapping[str, str], name: str) -> bytes:
     signature = _hexadecimal(value, name, at_most=SIGNATURE_BYTES)
     if len(signature) != SIGNATURE_BYTES:
-        raise _malformed(f"{name}: {len(signature)} bytes, expected {SIGNATURE_BYTES}")
+        raise _unsigned(f"{name}: {len(signature)} bytes, expected {SIGNATURE_BYTES}")
     return signature
 
 
@@ -264,6 +268,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("an object has the same key twice")
     return result
+
+
+def _unsigned(message: str) -> Malformed:
+    return Malformed("collateral.unsigned", f"the collateral: {message}")
 
 
 def _malformed(message: str) -> Malformed:

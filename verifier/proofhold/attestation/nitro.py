@@ -129,7 +129,10 @@ def verify(document: bytes, *, now: int, max_age_s: int | None = None) -> NitroD
             ``nitro.stale`` (10).
 
     """
-    parsed, protected, payload, signature = _parse(document)
+    try:
+        parsed, protected, payload, signature = _parse(document)
+    except Refusal as unreadable:
+        raise unreadable.beside(*_forgeries(document)) from None
     if hashlib.sha256(parsed.cabundle[0]).hexdigest() != ROOT_SHA256:  # step 4
         got = hashlib.sha256(parsed.cabundle[0]).hexdigest()
         raise Refusal("nitro.root", "not the pinned root of AWS", step=4, got=got, expected=ROOT_SHA256)
@@ -259,13 +262,15 @@ def _parse(document: bytes) -> tuple[NitroDocument, bytes, bytes, bytes]:
     protected, unprotected, payload, signature = cose
     if not all(isinstance(part, bytes) for part in (protected, payload, signature)):
         raise _malformed("not a COSE_Sign1: header, payload and signature are byte strings", 1)
-    header = _decode(protected, MAX_HEADER_BYTES, "the protected header", step=2)
+    # RFC 9052, section 3: a header of nothing may be written as no bytes at all.
+    header = _decode(protected, MAX_HEADER_BYTES, "the protected header", step=2) if protected else {}
     if header != {_ALGORITHM: ES384}:
         raise Refusal("nitro.alg", "not ES384 alone", step=2, got=str(header)[:80], expected="{1: -35}")
     if unprotected != {} or not isinstance(unprotected, dict):
         raise _malformed("an unprotected header, which nobody has signed", 2)
     if len(signature) != SIGNATURE_BYTES:
-        raise _malformed(f"a signature of {len(signature)} bytes, expected {SIGNATURE_BYTES}", 2)
+        text = f"a signature of {len(signature)} bytes, expected {SIGNATURE_BYTES}"
+        raise _malformed(text, 2)
     fields = _decode(payload, MAX_PAYLOAD_BYTES, "the payload", step=3, open_map=True)
     digest = hashlib.sha256(_signed(protected, payload)).hexdigest()
     return _read(fields, digest), protected, payload, signature
@@ -334,6 +339,20 @@ def _check_chain(authorities: list[x509.Certificate], leaf: x509.Certificate) ->
     x509.require_leaf(leaf, _PROFILE, usage_required=True)
     for issuer, certificate in zip(authorities, [*authorities[1:], leaf], strict=True):
         x509.require_issued(certificate, issuer, _PROFILE)
+
+
+def _forgeries(document: bytes) -> list[Refusal]:
+    """Step 7 for a document that steps 1 to 3 refused: what was changed after signing is a forgery too."""
+    try:
+        protected, _, payload, signature = _decode(document, MAX_DOCUMENT_BYTES, "the document", step=1)
+        fields = _decode(payload, MAX_PAYLOAD_BYTES, "the payload", step=3, open_map=True)
+        leaf = x509.parse(fields["certificate"], _PROFILE, "leaf")
+        _check_signature(leaf, _signed(protected, payload), signature)
+    except Refusal as refusal:
+        return [refusal] if refusal.step == 7 else []
+    except (KeyError, TypeError, ValueError):
+        return []  # out of form past telling
+    return []
 
 
 def _check_signature(leaf: x509.Certificate, signed: bytes, signature: bytes) -> None:

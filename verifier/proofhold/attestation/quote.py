@@ -6,7 +6,7 @@ Sources: Intel, *SGX ECDSA Quote Library Reference for DCAP*, appendix A (versio
 Library API*, appendix A.3 (versions 4 and 5). Integers are little-endian; byte strings become lower-case
 hexadecimal, as allow-lists state them. The steps:
 
-1. Bound the size, then read the header: version, key type, TEE type, vendor.
+1. Bound the size, then read the header: version, key type, TEE type.
 2. Read the body that the version and its descriptor name: enclave report, TD report 1.0 or 1.5.
 3. Read the signature data; every length field must say exactly what is there.
 4. Nothing may follow: a quote has one encoding, and trailing bytes are refused.
@@ -128,6 +128,8 @@ class Quote:
 
     version: int
     tee: Tee
+    vendor: str
+    """Of the quoting enclave; not compared here, since without its signature a flipped bit reads the same."""
     report: EnclaveReport | TdReport
     qe_report: EnclaveReport
     signed: bytes
@@ -154,7 +156,7 @@ def parse_quote(data: bytes) -> Quote:
 
     Raises:
         Refusal: ``dcap.malformed`` (too long, truncated, trailing bytes, lengths that disagree) or
-            ``dcap.unsupported`` (another version, key type, vendor or certification data).
+            ``dcap.unsupported`` (another version, key type or certification data).
 
     """
     if len(data) > MAX_QUOTE_BYTES:  # step 1
@@ -162,8 +164,8 @@ def parse_quote(data: bytes) -> Quote:
     reader = _Reader(data, step=1)
     header = reader.take(HEADER_BYTES)
     version, key_type, tee_type = _number(header[0:2]), _number(header[2:4]), _number(header[4:8])
-    # Not looked at, but signed: the SVNs of quoting and provisioning enclave in version 3, reserved from 4 on
-    # (8 to 12), and the quoting enclave's user data (28 to 48).
+    # Not compared here, but signed: the vendor (12 to 28), the SVNs of quoting and provisioning enclave in
+    # version 3, reserved from 4 on (8 to 12), and the quoting enclave's user data (28 to 48).
     vendor = header[12:28].hex()
     tees = {(3, _SGX_TEE): Tee.SGX, (4, _TDX_TEE): Tee.TDX, (5, _TDX_TEE): Tee.TDX}
     tee = tees.get((version, tee_type))
@@ -172,8 +174,6 @@ def parse_quote(data: bytes) -> Quote:
         raise _unsupported(1, "a quote of another kind", got, "SGX version 3, TDX version 4 or 5")
     if key_type != _P256:
         raise _unsupported(1, "an attestation key of another type", str(key_type), f"{_P256} (ECDSA P-256)")
-    if vendor != INTEL_QE_VENDOR:
-        raise _unsupported(1, "a quoting enclave of another vendor", vendor, INTEL_QE_VENDOR)
 
     reader.step = 2
     report: EnclaveReport | TdReport
@@ -198,6 +198,7 @@ def parse_quote(data: bytes) -> Quote:
     return Quote(
         version=version,
         tee=tee,
+        vendor=vendor,
         report=report,
         qe_report=_enclave_report(qe_report_bytes),
         signed=signed,

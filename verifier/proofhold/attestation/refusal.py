@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from proofhold.core import Fault, Reason
 from proofhold.errors import ProofholdError
+
+MAX_SHOWN_CHARS = 200
 
 
 class Refusal(ProofholdError):
     """A document is not what it must be. `code` is stable, such as ``nitro.signature``.
 
-    `also` holds what else the same step found: all mismatches are reported, not the first.
+    `also` holds what else was found: all mismatches are reported, not the first.
     """
 
     def __init__(
@@ -19,7 +24,7 @@ class Refusal(ProofholdError):
         step: int,
         got: str = "",
         expected: str = "",
-        also: tuple[Refusal, ...] = (),
+        also: Sequence[Refusal | Lacking] = (),
     ) -> None:
         super().__init__(f"{message} [{code}, step {step}]")
         self.code = code
@@ -27,7 +32,14 @@ class Refusal(ProofholdError):
         self.step = step
         self.got = got
         self.expected = expected
-        self.also = also
+        self.also = tuple(also)
+
+    def beside(self, *others: Refusal | Lacking) -> Refusal:
+        """Give the same refusal with more findings in its `also`."""
+        also = (*self.also, *others)
+        return Refusal(
+            self.code, self.message, step=self.step, got=self.got, expected=self.expected, also=also
+        )
 
 
 class Lacking(ProofholdError):
@@ -38,3 +50,29 @@ class Lacking(ProofholdError):
         self.code = code
         self.message = message
         self.step = step
+
+
+def first_of(findings: Sequence[Refusal | Lacking]) -> Refusal | Lacking:
+    """Make one of several findings: the first refusal, beside which the others stand.
+
+    Where nothing is refused, the first of what is lacking.
+    """
+    refusals = [one for one in findings if isinstance(one, Refusal)]
+    if not refusals:
+        return findings[0]
+    return refusals[0].beside(*(one for one in findings if one is not refusals[0]))
+
+
+def reasons(refusal: Refusal) -> list[Reason]:
+    """Give a refusal, and all that was found besides, as reasons.
+
+    A false document is the fault of the provider, who signed for it; what is lacking is nobody's.
+    """
+    found = []
+    for one in (refusal, *refusal.also):
+        if isinstance(one, Lacking):
+            found.append(Reason(one.code, one.message, Fault.NOBODY))
+        else:
+            shown = (one.got[:MAX_SHOWN_CHARS], one.expected[:MAX_SHOWN_CHARS])
+            found.append(Reason(one.code, one.message, Fault.PROVIDER, *shown))
+    return found

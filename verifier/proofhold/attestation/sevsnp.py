@@ -20,7 +20,8 @@ Interface Specification" (certificates of VCEK and VLEK, their extensions). The 
 11. The report's signature verifies under the VEK's key: r and s, least significant byte first.
 12. Where a revocation list is given: the ARK signed it, it is of now, and the ASK is not on it.
 
-Steps 7 to 11 are all taken, and everything that they find is reported.
+Steps 6 to 11 are all taken, and everything that they find is reported; where the chain is broken or the
+report is out of form, the later ones are taken as far as they can be, so that a forged bit is called so.
 
 Whether a genuine report is *wanted* (report data, measurement, debug, VMPL, revocation) is `validate`'s to
 say. What varies without being signed: (r, s) and (r, n - s) are one signature, so nothing may be remembered
@@ -30,36 +31,31 @@ by a report's bytes; `SnpReport.signed_digest` names what was signed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from proofhold.attestation import x509
-from proofhold.attestation.expectation import WAIVED, Expected, Mismatch, Waived, compare
-from proofhold.attestation.refusal import Lacking, Refusal
-from proofhold.canonical import Digest
-from proofhold.errors import Misuse
+from proofhold.attestation.refusal import Lacking, Refusal, first_of
+from proofhold.attestation.snpreport import (
+    REPORT_BYTES,
+    RESERVED_COMPONENTS,
+    SIGNED_BYTES,
+    TCB_LAYOUTS,
+    Expectations,
+    Line,
+    SigningKey,
+    SnpReport,
+    parse,
+    signature_of,
+    tcb_components,
+    validate,
+)
 
-
-class Line(StrEnum):
-    """A product line, as certificates name it."""
-
-    MILAN = "Milan"
-    GENOA = "Genoa"
-    TURIN = "Turin"
-
-
-class SigningKey(StrEnum):
-    """Which key signed a report."""
-
-    VCEK = "VCEK"
-    """Of the chip: AMD's word on one machine."""
-    VLEK = "VLEK"
-    """Of a cloud: AMD's word that the cloud loaded it into some machine of its own."""
-
+MAX_CRL_BYTES = 64 * 1024
+MAX_NAME_BYTES = 32
+_OID = "1.3.6.1.4.1.3704.1."
 
 ARK_SHA256: Final = {
     "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd": Line.MILAN,
@@ -79,24 +75,6 @@ ASK_SHA256: Final = {
 }
 """SHA-256 of the DER of the intermediates (ASK, ASVK). Source: as above, and vlek/v1/LINE/cert_chain."""
 
-REPORT_BYTES = 1184
-SIGNED_BYTES = 0x2A0
-VERSIONS: Final = range(2, 6)
-REPORT_DATA_BYTES = 64
-MEASUREMENT_BYTES = 48
-HOST_DATA_BYTES = 32
-MAX_VMPL = 3
-MAX_CRL_BYTES = 64 * 1024
-MAX_NAME_BYTES = 32
-
-_ECDSA_P384_SHA384 = 1
-_NUMBER_BYTES = 72
-"""Room for r and for s each in the report; 48 are used."""
-_POLICY_RESERVED_ONE = 1 << 17
-_POLICY_MIGRATION = 1 << 18
-_POLICY_DEBUG = 1 << 19
-_CPUID_SINCE_VERSION = 3
-_OID = "1.3.6.1.4.1.3704.1."
 _COMMON_NAME_OID = bytes.fromhex("0603550403")
 _COMPONENT_OIDS: Final = {
     "bl": "3.1",
@@ -109,12 +87,6 @@ _COMPONENT_OIDS: Final = {
     "ucode": "3.8",
     "fmc": "3.9",
 }
-_OLD_LAYOUT = ("bl", "tee", "spl4", "spl5", "spl6", "spl7", "snp", "ucode")
-_TURIN_LAYOUT = ("fmc", "bl", "tee", "snp", "spl5", "spl6", "spl7", "ucode")
-_LAYOUTS: Final = {Line.MILAN: _OLD_LAYOUT, Line.GENOA: _OLD_LAYOUT, Line.TURIN: _TURIN_LAYOUT}
-"""TCB_VERSION, byte by byte (56860, section 2.2)."""
-_RESERVED_COMPONENTS = frozenset({"spl4", "spl5", "spl6", "spl7"})
-"""Without a meaning so far; a certificate that leaves one out means zero."""
 _HWID_BYTES: Final = {Line.MILAN: 64, Line.GENOA: 64, Line.TURIN: 8}
 _PROCESSORS: Final = {
     Line.MILAN: (0x19, frozenset(range(0x10))),
@@ -131,56 +103,6 @@ _PROFILE = x509.Profile(
     chain_step=5,
     time_step=6,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SnpReport:
-    """What a report states. From `verify` it is genuine; from `parse` it is somebody's word."""
-
-    version: int
-    guest_svn: int
-    policy: int
-    """The guest policy, as its 64 bits."""
-    family_id: bytes
-    image_id: bytes
-    vmpl: int
-    """The privilege level that asked for it, 0 (most) to 3."""
-    platform_info: int
-    signing_key: SigningKey
-    report_data: bytes
-    measurement: bytes
-    host_data: bytes
-    id_key_digest: bytes
-    author_key_digest: bytes
-    report_id: bytes
-    current_tcb: bytes
-    reported_tcb: bytes
-    committed_tcb: bytes
-    launch_tcb: bytes
-    processor: tuple[int, int, int] | None
-    """Family, model and stepping; None before version 3."""
-    chip_id: bytes
-    signature: tuple[int, int]
-    signed_digest: Digest
-    """SHA-256 of what was signed: names the report, where its bytes do not."""
-    line: Line | None = None
-    """The product line; None before it is checked."""
-    product: str = ""
-    """What the VEK's certificate calls it, such as Milan-B0."""
-    valid_from: int = 0
-    """The validity that all certificates share, in unix seconds; 0 and 0 before they are checked."""
-    valid_until: int = 0
-    revocation_checked: bool = False
-
-    @property
-    def is_debug(self) -> bool:
-        """Whether the host may read the guest's memory."""
-        return bool(self.policy & _POLICY_DEBUG)
-
-    @property
-    def is_migratable(self) -> bool:
-        """Whether a migration agent may carry the guest to another machine."""
-        return bool(self.policy & _POLICY_MIGRATION)
 
 
 def verify(
@@ -204,32 +126,24 @@ def verify(
         Lacking: ``snp.crl`` or ``snp.crl_expired`` (12): the list cannot serve.
 
     """
-    parsed = parse(report)  # step 1
+    try:
+        parsed = parse(report)  # step 1
+    except Refusal as unreadable:
+        raise unreadable.beside(*_forgeries(report, vek)) from None
     line = ARK_SHA256.get(hashlib.sha256(ark).hexdigest())
-    if line is None:
-        got = hashlib.sha256(ark).hexdigest()
-        raise Refusal("snp.root", "not a pinned root of AMD", step=2, got=got, expected="a pinned ARK")
-    got, expected = hashlib.sha256(ask).hexdigest(), ASK_SHA256[line, parsed.signing_key]
-    if got != expected:  # step 3
-        text = f"not the pinned issuer of {line} {parsed.signing_key} certificates"
-        raise Refusal("snp.chain", text, step=3, got=got, expected=expected)
-    root, issuer = _pinned_chain(ark, ask)  # steps 4 and 5
-    leaf = x509.parse(vek, _PROFILE, parsed.signing_key.value)
-    x509.require_leaf(leaf, _PROFILE, usage_required=False)
-    x509.require_issued(leaf, issuer, _PROFILE)
-    for certificate in (root, issuer, leaf):
-        x509.require_time(certificate, _PROFILE, at=now)  # step 6
-    product, findings = _bound(report, parsed, leaf, line)  # steps 7 to 11
-    if findings:
-        first, *others = findings
-        raise Refusal(
-            first.code,
-            first.message,
-            step=first.step,
-            got=first.got,
-            expected=first.expected,
-            also=tuple(others),
-        )
+    try:
+        if line is None:  # step 2
+            got = hashlib.sha256(ark).hexdigest()
+            raise Refusal("snp.root", "not a pinned root of AMD", step=2, got=got, expected="a pinned ARK")
+        root, issuer = _issuers(ark, ask, line, parsed.signing_key)  # steps 3 to 5
+        leaf = x509.parse(vek, _PROFILE, parsed.signing_key.value)
+        x509.require_leaf(leaf, _PROFILE, usage_required=False)
+        x509.require_issued(leaf, issuer, _PROFILE)
+    except Refusal as broken:
+        raise broken.beside(*_misfits(report, parsed, vek, line)) from None
+    product, misfits = _bound(report, parsed, leaf, line)  # steps 7 to 11
+    if findings := [*_time_findings((root, issuer, leaf), now), *misfits]:
+        raise first_of(findings)
     if crl is not None:
         _check_revocation(crl, root, issuer, now)  # step 12
     return replace(
@@ -242,146 +156,48 @@ def verify(
     )
 
 
-def parse(report: bytes) -> SnpReport:
-    """Read a report without believing it: step 1.
+def _issuers(
+    ark: bytes, ask: bytes, line: Line, signing_key: SigningKey
+) -> tuple[x509.Certificate, x509.Certificate]:
+    """Steps 3 to 5: the two certificates that are pinned."""
+    got, expected = hashlib.sha256(ask).hexdigest(), ASK_SHA256[line, signing_key]
+    if got != expected:  # step 3
+        text = f"not the pinned issuer of {line} {signing_key} certificates"
+        raise Refusal("snp.chain", text, step=3, got=got, expected=expected)
+    return _pinned_chain(ark, ask)  # steps 4 and 5
 
-    Raises:
-        Refusal: ``snp.malformed``.
 
-    """
+def _time_findings(certificates: Sequence[x509.Certificate], now: int) -> list[Refusal]:
+    """Step 6."""
+    findings = []
+    for certificate in certificates:
+        try:
+            x509.require_time(certificate, _PROFILE, at=now)
+        except Refusal as refusal:
+            findings.append(refusal)
+    return findings
+
+
+def _forgeries(report: bytes, vek: bytes) -> list[Refusal]:
+    """Step 11 for a report that step 1 refused: what was changed after signing is a forgery besides."""
     if len(report) != REPORT_BYTES:
-        raise _malformed(f"{len(report)} bytes, expected {REPORT_BYTES}")
-
-    def number(offset: int, length: int) -> int:
-        return int.from_bytes(report[offset : offset + length], "little")
-
-    version = number(0x00, 4)
-    if version not in VERSIONS:
-        raise _malformed(f"version {version}, expected {VERSIONS.start} to {VERSIONS.stop - 1}")
-    if number(0x34, 4) != _ECDSA_P384_SHA384:
-        raise _malformed(f"signature algorithm {number(0x34, 4)}, expected {_ECDSA_P384_SHA384}")
-    policy, vmpl = number(0x08, 8), number(0x30, 4)
-    if not policy & _POLICY_RESERVED_ONE:
-        raise _malformed("bit 17 of the guest policy is clear")
-    if vmpl > MAX_VMPL:
-        raise _malformed(f"VMPL {vmpl}, expected 0 to {MAX_VMPL}")
-    keys = {0: SigningKey.VCEK, 1: SigningKey.VLEK}
-    key = keys.get(number(0x48, 4) >> 2 & 7)
-    if key is None:
-        raise _malformed("signed by neither a VCEK nor a VLEK")
-    half = x509.P384_BYTES
-    r_end, s_end = SIGNED_BYTES + _NUMBER_BYTES, SIGNED_BYTES + 2 * _NUMBER_BYTES
-    # Nobody has signed what follows the signed part: it has one content.
-    padding = report[SIGNED_BYTES + half : r_end] + report[r_end + half : s_end] + report[s_end:]
-    if any(padding):
-        raise _malformed("what is reserved around the signature is not zero")
-    return SnpReport(
-        version=version,
-        guest_svn=number(0x04, 4),
-        policy=policy,
-        family_id=report[0x10:0x20],
-        image_id=report[0x20:0x30],
-        vmpl=vmpl,
-        platform_info=number(0x40, 8),
-        signing_key=key,
-        report_data=report[0x50:0x90],
-        measurement=report[0x90:0xC0],
-        host_data=report[0xC0:0xE0],
-        id_key_digest=report[0xE0:0x110],
-        author_key_digest=report[0x110:0x140],
-        report_id=report[0x140:0x160],
-        current_tcb=report[0x38:0x40],
-        reported_tcb=report[0x180:0x188],
-        committed_tcb=report[0x1E0:0x1E8],
-        launch_tcb=report[0x1F0:0x1F8],
-        processor=(report[0x188], report[0x189], report[0x18A]) if version >= _CPUID_SINCE_VERSION else None,
-        chip_id=report[0x1A0:0x1E0],
-        signature=(number(SIGNED_BYTES, half), number(r_end, half)),
-        signed_digest=hashlib.sha256(report[:SIGNED_BYTES]).hexdigest(),
-    )
+        return []
+    try:
+        leaf = x509.parse(vek, _PROFILE, "VEK")
+    except Refusal:
+        return []
+    return _signature_findings(report, leaf)
 
 
-def tcb_components(tcb: bytes, line: Line) -> Mapping[str, int]:
-    """Give the components of a TCB version by name: bl, tee, snp, ucode and, on Turin, fmc."""
-    named = zip(_LAYOUTS[line], tcb, strict=True)
-    return {name: value for name, value in named if name not in _RESERVED_COMPONENTS}
-
-
-@dataclass(frozen=True, slots=True)
-class Expectations:
-    """What a relying party wants of a genuine report. What is left out is not met; say `WAIVED` instead."""
-
-    report_data: Expected = None
-    measurements: tuple[bytes, ...] | Waived = ()
-    """The allow-list of launch measurements."""
-    host_data: Expected = WAIVED
-    vmpls: AbstractSet[int] = frozenset({0})
-    min_tcb: Mapping[str, int] = field(default_factory=dict)
-    """The least that the reported TCB may have in a component, by its name (`tcb_components`)."""
-    allow_migration: bool = False
-    allow_unknown_revocation: bool = False
-    dangerous_allow_debug: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.vmpls:
-            raise Misuse("name at least one VMPL")
-        unknown = set(self.min_tcb) - set(_COMPONENT_OIDS)
-        if unknown:
-            raise Misuse(f"a TCB version has no component {sorted(unknown)[0]}")
-
-
-def validate(report: SnpReport, expectations: Expectations) -> tuple[Mismatch, ...]:
-    """Compare a genuine report with what is wanted; give every mismatch.
-
-    Codes: ``snp.debug``, ``snp.migration``, ``snp.vmpl``, ``snp.report_data``, ``snp.host_data``,
-    ``snp.measurement``, ``snp.tcb_low``, ``snp.revocation_unknown``, and ``snp.no_expectation`` where none
-    was supplied.
-    """
-    mismatches: list[Mismatch] = []
-    policy = f"0x{report.policy:x}"
-    if report.is_debug and not expectations.dangerous_allow_debug:
-        text = "the guest policy allows debugging: the host reads the guest's memory"
-        mismatches.append(Mismatch("snp.debug", text, policy, "bit 19 clear"))
-    if report.is_migratable and not expectations.allow_migration:
-        text = "the guest policy allows a migration agent"
-        mismatches.append(Mismatch("snp.migration", text, policy, "bit 18 clear"))
-    if report.vmpl not in expectations.vmpls:
-        allowed = ", ".join(str(vmpl) for vmpl in sorted(expectations.vmpls))
-        mismatches.append(
-            Mismatch("snp.vmpl", "asked for at another privilege level", str(report.vmpl), allowed)
-        )
-    mismatches += compare("snp.report_data", "report data", report.report_data, expectations.report_data)
-    mismatches += compare("snp.host_data", "host data", report.host_data, expectations.host_data)
-    mismatches += _measurement_mismatches(report, expectations.measurements)
-    mismatches += _tcb_mismatches(report, expectations.min_tcb)
-    if not report.revocation_checked and not expectations.allow_unknown_revocation:
-        text = "no revocation list was at hand: whether a certificate was revoked is unknown"
-        mismatches.append(Mismatch("snp.revocation_unknown", text, "no list", "a revocation list"))
-    return tuple(mismatches)
-
-
-def _measurement_mismatches(report: SnpReport, allowed: tuple[bytes, ...] | Waived) -> tuple[Mismatch, ...]:
-    if allowed is WAIVED or report.measurement in allowed:
+def _misfits(report: bytes, parsed: SnpReport, vek: bytes, line: Line | None) -> tuple[Refusal, ...]:
+    """Steps 7 to 11 under a broken chain, as far as they can be taken: what else is wrong is said too."""
+    try:
+        leaf = x509.parse(vek, _PROFILE, parsed.signing_key.value)
+    except Refusal:
         return ()
-    got = report.measurement.hex()
-    if not allowed:
-        text = "no expectation of the measurement was supplied"
-        return (Mismatch("snp.no_expectation", text, got, "an allow-list"),)
-    text = "the measurement is not on the allow-list"
-    return (Mismatch("snp.measurement", text, got, ", ".join(value.hex() for value in allowed[:4])),)
-
-
-def _tcb_mismatches(report: SnpReport, least: Mapping[str, int]) -> tuple[Mismatch, ...]:
-    if not least:
-        return ()
-    if report.line is None:
-        raise Misuse("a TCB version has names only once the product line is known: verify first")
-    got = tcb_components(report.reported_tcb, report.line)
-    return tuple(
-        Mismatch("snp.tcb_low", f"the {name} component is too old", str(got.get(name, 0)), str(wanted))
-        for name, wanted in sorted(least.items())
-        if got.get(name, 0) < wanted
-    )
+    if line is None:
+        return tuple(_signature_findings(report, leaf))
+    return _bound(report, parsed, leaf, line)[1]
 
 
 @lru_cache(maxsize=len(ASK_SHA256))
@@ -409,7 +225,7 @@ def _bound(
             findings.append(
                 Refusal("snp.tcb_order", text, step=10, got=got.hex(), expected=f"<= {limit.hex()}")
             )
-    findings += _signature_findings(report, parsed, leaf)  # step 11
+    findings += _signature_findings(report, leaf)  # step 11
     return product, tuple(findings)
 
 
@@ -455,9 +271,9 @@ def _chip_findings(parsed: SnpReport, facts: Mapping[str, bytes], line: Line) ->
 def _tcb_findings(parsed: SnpReport, facts: Mapping[str, bytes], line: Line) -> list[Refusal]:
     """Step 9, component by component."""
     findings = []
-    for name, reported in zip(_LAYOUTS[line], parsed.reported_tcb, strict=True):
+    for name, reported in zip(TCB_LAYOUTS[line], parsed.reported_tcb, strict=True):
         raw = facts.get(_COMPONENT_OIDS[name])
-        certified = 0 if raw is None and name in _RESERVED_COMPONENTS else _small_integer(raw or b"")
+        certified = 0 if raw is None and name in RESERVED_COMPONENTS else _small_integer(raw or b"")
         if certified != reported:
             text = f"the certificate is for another TCB version: {name}"
             got = "nothing" if certified is None else str(certified)
@@ -465,7 +281,7 @@ def _tcb_findings(parsed: SnpReport, facts: Mapping[str, bytes], line: Line) -> 
     return findings
 
 
-def _signature_findings(report: bytes, parsed: SnpReport, leaf: x509.Certificate) -> list[Refusal]:
+def _signature_findings(report: bytes, leaf: x509.Certificate) -> list[Refusal]:
     """Step 11."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
@@ -473,7 +289,7 @@ def _signature_findings(report: bytes, parsed: SnpReport, leaf: x509.Certificate
 
     try:
         key = x509.p384_key(leaf, _PROFILE)
-        signature = utils.encode_dss_signature(*parsed.signature)
+        signature = utils.encode_dss_signature(*signature_of(report))
         key.verify(signature, report[:SIGNED_BYTES], ec.ECDSA(hashes.SHA384()))
     except Refusal as refusal:
         return [refusal]
@@ -544,5 +360,17 @@ def _ia5(der: bytes) -> str:
     return der[2:].decode("ascii", errors="replace")
 
 
-def _malformed(text: str) -> Refusal:
-    return Refusal("snp.malformed", text, step=1)
+__all__ = [
+    "ARK_SHA256",
+    "ASK_SHA256",
+    "REPORT_BYTES",
+    "SIGNED_BYTES",
+    "Expectations",
+    "Line",
+    "SigningKey",
+    "SnpReport",
+    "parse",
+    "tcb_components",
+    "validate",
+    "verify",
+]

@@ -24,6 +24,7 @@ from proofhold.attestation import dcap, dstack
 from proofhold.attestation.dstack import KIND, SignedText
 from proofhold.attestation.quote import TdReport
 from proofhold.attestation.refusal import Lacking, Refusal
+from proofhold.attestation.refusal import reasons as reasons_of
 from proofhold.catalogue import ServiceEntry
 from proofhold.chat import read_json
 from proofhold.core import Answer, Check, Evidence, Fault, Need, NeedKind, Offer, Reason, Unclear
@@ -96,9 +97,10 @@ class DstackBackend:
         except Lacking as error:
             reason = Reason(error.code, error.message, Fault.NOBODY)
             return Unclear(KIND, (reason,), (Need(NeedKind.COLLATERAL, COLLATERAL),))
-        except (Malformed, Refusal) as error:
-            got, expected = getattr(error, "got", ""), getattr(error, "expected", "")
-            reasons.append(Reason(error.code, error.message, Fault.PROVIDER, got[:200], expected[:200]))
+        except Malformed as error:
+            reasons.append(Reason(error.code, error.message, Fault.PROVIDER))
+        except Refusal as error:
+            reasons += reasons_of(error)
         if reasons:
             return bind.refuted(KIND, *reasons)
         return bind.finding(

@@ -26,6 +26,7 @@ from proofhold.allowlist import Binding, Measurement, Program, Scheme, Signer, V
 from proofhold.attestation import nitro, opengradient
 from proofhold.attestation.opengradient import KIND, SignedResponse
 from proofhold.attestation.refusal import Refusal
+from proofhold.attestation.refusal import reasons as reasons_of
 from proofhold.catalogue import ServiceEntry
 from proofhold.chat import Answer, read_answer, read_json
 from proofhold.core import Check, Evidence, Fault, Offer, Reason
@@ -94,10 +95,10 @@ class OpenGradientBackend:
             answer = _read_answer(exchange.output, response.binding)  # step 3
             reasons += _compare_with_request(answer, request)  # step 4
             signed = opengradient.check(signer.key, response, request, answer)  # step 5
-        except (Malformed, Refusal) as error:
-            got, expected = getattr(error, "got", ""), getattr(error, "expected", "")
-            reasons.append(Reason(error.code, error.message, Fault.PROVIDER, got, expected))
-            return bind.refuted(KIND, *reasons)
+        except Malformed as error:
+            return bind.refuted(KIND, *reasons, Reason(error.code, error.message, Fault.PROVIDER))
+        except Refusal as error:
+            return bind.refuted(KIND, *reasons, *reasons_of(error))
         except Misuse as error:
             return bind.unfit_list(KIND, str(error))
         facts: dict[str, str] = {}
@@ -106,7 +107,7 @@ class OpenGradientBackend:
                 program = entry.document.program(signer.program)
                 facts = _vouched_by_document(response.attestation, signer, program, now)
             except Refusal as error:
-                reasons += _reasons(error)
+                reasons += reasons_of(error)
         if reasons:
             return bind.refuted(KIND, *reasons)
         return bind.finding(
@@ -156,13 +157,6 @@ def _genuine(document: bytes) -> nitro.NitroDocument:
     """Check a document's signatures once, as of its own time; its age is judged at each claim."""
     made_at = nitro.parse(document).timestamp_ms // 1000
     return nitro.verify(document, now=made_at)
-
-
-def _reasons(error: Refusal) -> list[Reason]:
-    """Give a refusal, and what the same step found besides, as the provider's fault."""
-    return [
-        Reason(e.code, e.message, Fault.PROVIDER, e.got[:200], e.expected[:200]) for e in (error, *error.also)
-    ]
 
 
 def _read_request(payload: Payload) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +24,7 @@ Checker: TypeAlias = Callable[[Mapping[str, bytes], int, Mapping[str, Any]], Ans
 UNDATED_NOW: Final = 1_735_689_600
 """2025-01-01: the time for a case that states none, because time does not matter to it."""
 
+REPORT_DATA_BYTES: Final = 64
 _MAX_EXPECTED_BYTES = 4096
 _PCR = re.compile(r"pcr(\d|[12]\d|3[01])", re.ASCII)
 
@@ -40,8 +42,9 @@ def check(kind: str, files: Mapping[str, bytes], now: int | None, params: Mappin
     checker = CHECKERS.get(kind)
     if checker is None:
         return Answer(Verdict.UNSUPPORTED, detail=f"no checker of {kind}")
+    stated = {name: value for name, value in params.items() if value is not None}
     try:
-        return checker(files, UNDATED_NOW if now is None else now, params)
+        return checker(files, UNDATED_NOW if now is None else now, stated)
     except _Unknown as unknown:
         return Answer(Verdict.UNSUPPORTED, detail=str(unknown))
     except Refusal as refusal:
@@ -78,16 +81,20 @@ def _nitro(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> A
 def _snp(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> Answer:
     from proofhold.attestation import sevsnp
 
-    _require(files, {"report", "leaf", "ask", "ark"}, optional={"crl"})
+    certificates = {"leaf", "ask", "ark"}
+    _require(files, {"report"}, optional={"crl", *certificates})
     _require_known(params, {"report_data", "nonce", "host_data", "measurement"})
+    if missing := sorted(certificates - set(files)):
+        sevsnp.parse(files["report"])  # what is out of form is so without them
+        raise Lacking("snp.collateral_missing", f"no {', '.join(missing)} for this report", step=4)
+    report = sevsnp.verify(
+        files["report"], vek=files["leaf"], ask=files["ask"], ark=files["ark"], now=now, crl=files.get("crl")
+    )
     expectations = sevsnp.Expectations(
-        report_data=_expected(params, "nonce" if "nonce" in params else "report_data"),
+        report_data=_report_data(params, report.report_data),
         measurements=(_hex(params, "measurement"),) if "measurement" in params else WAIVED,
         host_data=_expected(params, "host_data"),
         allow_unknown_revocation=True,
-    )
-    report = sevsnp.verify(
-        files["report"], vek=files["leaf"], ask=files["ask"], ark=files["ark"], now=now, crl=files.get("crl")
     )
     stated = {
         "version": report.version,
@@ -110,12 +117,19 @@ def _dcap(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> An
 
     described = {"fmspc", "quote_version", "tcb_eval"}  # what the case is about, not what is expected of it
     _require(files, {"quote"}, optional={"collateral"})
-    _require_known(params, {"report_data", *described, *dcap.MEASUREMENTS})
+    _require_known(params, {"report_data", "nonce", *described, *dcap.MEASUREMENTS})
     allowed = {name: frozenset({_text(params, name)}) for name in params if name in dcap.MEASUREMENTS}
     measurements: Mapping[str, frozenset[str]] | Waived = allowed or WAIVED
-    expectations = dcap.Expectations(report_data=_expected(params, "report_data"), measurements=measurements)
     report = dcap.verify(files["quote"], files.get("collateral", b""), now=now)
-    facts = {"tcb_status": report.tcb_status.value, "advisory_ids": sorted(report.advisory_ids)}
+    body = report.quote.report
+    expectations = dcap.Expectations(
+        report_data=_report_data(params, bytes.fromhex(body.report_data)), measurements=measurements
+    )
+    facts = {
+        "tcb_status": report.tcb_status.value,
+        "advisory_ids": list(report.advisory_ids),
+        "report": asdict(body),
+    }
     return _judged(dcap.validate(report, expectations), facts, revocation_checked=True)
 
 
@@ -166,10 +180,25 @@ def _expected(params: Mapping[str, Any], name: str) -> Expected:
     return _hex(params, name) if name in params else WAIVED
 
 
+def _report_data(params: Mapping[str, Any], got: bytes) -> Expected:
+    """Give what report data are expected: stated whole, or as a nonce that fills a part of them.
+
+    A nonce shorter than report data stands at their beginning or their end, with whatever the service binds
+    beside it.
+    """
+    if "nonce" not in params:
+        return _expected(params, "report_data")
+    nonce = _hex(params, "nonce")
+    if not 0 < len(nonce) <= REPORT_DATA_BYTES:
+        raise _Unknown(f"a nonce of {len(nonce)} bytes")
+    fits = got.startswith(nonce) or got.endswith(nonce)
+    return got if fits else nonce.ljust(REPORT_DATA_BYTES, b"\0")
+
+
 def _hex(params: Mapping[str, Any], name: str) -> bytes:
     text = _text(params, name)
     try:
-        return bytes.fromhex(text)
+        return bytes.fromhex(text.removeprefix("0x"))
     except ValueError as error:
         raise _Unknown(f"the parameter {name} is not hexadecimal") from error
 

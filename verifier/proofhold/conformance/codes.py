@@ -1,7 +1,9 @@
 """Our codes in the words of the index (docs/formats/conformance.md).
 
 One of ours may stand for several of the index's: where the index's authors drew a finer or another line.
-The map says what is true whenever our code is given, never what a case would like to hear.
+The map says what is true whenever our code is given, never what a case would like to hear. So of a chain that
+does not lead to the pinned root it says all that may be the cause: whether a certificate was altered, left
+out, or made by somebody else cannot be told from what arrived.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "nitro.malformed": ("malformed",),
         "nitro.alg": ("bad_alg",),
-        "nitro.root": ("untrusted_root",),
-        "nitro.certificate": ("bad_certificate",),
-        "nitro.chain": ("bad_chain",),
-        # A certificate whose signature fails is both a bad certificate and a broken chain.
+        "nitro.root": ("untrusted_root", "bad_chain"),
+        "nitro.certificate": ("bad_certificate", "bad_chain"),
+        "nitro.chain": ("bad_chain", "bad_certificate"),
         "nitro.certificate_signature": ("bad_chain", "bad_certificate"),
         "nitro.expired": ("expired",),
         "nitro.not_yet_valid": ("not_yet_valid",),
@@ -32,7 +33,7 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "snp.malformed": ("malformed",),
         "snp.root": ("untrusted_root", "bad_chain"),
         "snp.certificate": ("bad_certificate", "bad_chain"),
-        "snp.chain": ("bad_chain",),
+        "snp.chain": ("bad_chain", "bad_certificate", "untrusted_root"),
         "snp.certificate_signature": ("bad_chain", "bad_certificate"),
         "snp.expired": ("expired",),
         "snp.not_yet_valid": ("not_yet_valid",),
@@ -43,8 +44,9 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "snp.tcb_order": ("tcb_mismatch",),
         "snp.signature": ("bad_signature",),
         "snp.revoked": ("revoked",),
-        "snp.crl": ("bad_collateral_signature",),
-        "snp.crl_expired": ("collateral_expired",),
+        "snp.crl": ("bad_collateral_signature", "bad_collateral", "revocation_unknown"),
+        "snp.crl_expired": ("collateral_expired", "revocation_unknown"),
+        "snp.collateral_missing": ("no_collateral",),
         "snp.debug": ("debug",),
         "snp.migration": ("policy",),
         "snp.vmpl": ("vmpl",),
@@ -59,7 +61,7 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "dcap.signature": ("bad_signature",),
         "dcap.attestation_key": ("ak_not_bound",),
         "dcap.qe_signature": ("bad_signature",),
-        "dcap.chain": ("untrusted_chain", "bad_chain"),
+        "dcap.chain": ("untrusted_chain", "untrusted_root", "bad_chain", "bad_certificate"),
         "dcap.certificate_expired": ("expired",),
         "dcap.certificate_not_yet_valid": ("not_yet_valid",),
         "dcap.debug": ("debug",),
@@ -68,14 +70,15 @@ INDEX_CODES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "dcap.attributes": ("attributes",),
         "dcap.revoked": ("revoked",),
         "dcap.tcb_unsupported": ("tcb_unsupported",),
+        "dcap.tcb_revoked": ("tcb_status", "revoked"),
         "dcap.qe_identity": ("qe_identity",),
-        "dcap.collateral_missing": ("no_collateral",),
-        "dcap.collateral_malformed": ("bad_collateral",),
-        "dcap.collateral_expired": ("collateral_expired",),
-        "dcap.collateral_not_yet_valid": ("collateral_not_yet_valid",),
-        "dcap.collateral_signature": ("bad_collateral_signature",),
-        "dcap.crl_issuer": ("bad_collateral",),
-        "dcap.fmspc": ("fmspc_mismatch",),
+        "dcap.collateral_missing": ("no_collateral", "bad_collateral"),
+        "dcap.collateral_malformed": ("bad_collateral", "malformed"),
+        "dcap.collateral_expired": ("collateral_expired", "expired"),
+        "dcap.collateral_not_yet_valid": ("collateral_not_yet_valid", "not_yet_valid"),
+        "dcap.collateral_signature": ("bad_collateral_signature", "bad_collateral"),
+        "dcap.crl_issuer": ("bad_collateral", "bad_collateral_signature", "revocation_unknown"),
+        "dcap.fmspc": ("fmspc_mismatch", "bad_collateral"),
         "dcap.tcb_status": ("tcb_status",),
         "dcap.advisory": ("tcb_status",),
         "dcap.tcb_evaluation_number": ("tcb_status",),
