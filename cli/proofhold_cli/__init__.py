@@ -45,6 +45,7 @@ COMMANDS = {
         "shadow_group",
         "Compare a hook in shadow mode with what really happened.",
     ),
+    "replay": ("proofhold_cli.replay", "replay_group", "Pin how a model is re-executed."),
     "srs": ("proofhold_cli.srs", "srs_group", "Make or import a structured reference string."),
     "verify": ("proofhold_cli.verify", "verify_command", "Judge a bundle under a policy."),
 }

@@ -18,7 +18,7 @@ from proofhold.records import Record
 
 MAX_PORTS = 32
 MAX_RANK = 8
-MAX_ELEMENTS = 2**20
+MAX_ELEMENTS = 2**21
 MAX_NAME_CHARS = 64
 
 PORT_PATTERN = r"[A-Za-z0-9_./:-]+"

@@ -6,6 +6,7 @@ A lock is one canonical JSON document, named by the digest of its bytes; a job n
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -27,6 +28,8 @@ from proofhold.domain import (
 )
 from proofhold.errors import Misuse
 from proofhold.fieldelement import MAX_SCALE
+from proofhold.payload import ITEM_BYTES, MAX_RANK
+from proofhold.payload import MAX_NAME_CHARS as MAX_TENSOR_NAME_CHARS
 from proofhold.records import Record
 
 LOCK_VERSION = 1
@@ -38,6 +41,10 @@ MAX_COUNT = 2**40
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
 MIN_EZKL_VERSION = (21, 0, 0)
 """Trail of Bits' audit of early 2025 found older versions unsound: proofs made by them prove nothing."""
+
+BOUNDARY_PATTERN = r"[A-Za-z0-9_./:-]+"
+MAX_BOUNDARY_BYTES = 7 * 2**20
+"""Of one tensor at a cut. The opening of a segment holds two, and an answer at most 16 MiB."""
 
 TAG_NAME = "job_tag"
 TAG_LENGTH = 16
@@ -215,13 +222,50 @@ class CircuitLock:
         return lock
 
 
+class Contract(StrEnum):
+    """The arithmetic that a provider promises."""
+
+    FLOAT32 = "float32"
+    """Single precision throughout: every cheaper arithmetic lies outside of the tolerance."""
+    REDUCED = "reduced"
+    """Half precision is allowed; the tolerance is that of the runtimes that were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A tensor at a cut: a leaf of the run's trace."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= MAX_TENSOR_NAME_CHARS or not re.fullmatch(BOUNDARY_PATTERN, self.name):
+            raise Misuse(
+                f"boundary {self.name[:80]!r}: a name has 1 to {MAX_TENSOR_NAME_CHARS} characters "
+                f"of the form {BOUNDARY_PATTERN}"
+            )
+        if self.dtype not in ITEM_BYTES:
+            raise Misuse(
+                f"boundary {self.name!r}: dtype {self.dtype!r}, expected one of {', '.join(ITEM_BYTES)}"
+            )
+        if len(self.shape) > MAX_RANK or any(size < 1 for size in self.shape):
+            raise Misuse(f"boundary {self.name!r}: shape {self.shape}, expected sizes of at least 1")
+        if math.prod(self.shape) * ITEM_BYTES[self.dtype] > MAX_BOUNDARY_BYTES:
+            raise Misuse(f"boundary {self.name!r} holds more than {MAX_BOUNDARY_BYTES} bytes")
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A cut of the graph that can be re-run alone: its tensors' names, and how far a re-run may be off."""
+    """A part of the graph that can be re-run alone: its tensors' names, and how far a re-run may be off.
+
+    `model` is the digest of the segment's own ONNX model, or None where the one segment is the whole model.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     relative_l2: float
+    model: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,26 +274,25 @@ class ReplayLock:
 
     DOMAIN: ClassVar[str] = "proofhold/replay-lock/v1"
     FILE_NAME: ClassVar[str] = "replay.lock.json"
-    CONTRACT: ClassVar[str] = "float32"
 
     name: str
     model: Digest
-    contract: str
-    """The arithmetic that was promised; version 1 knows float32 alone."""
+    contract: Contract
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     relative_l2: float
     """The tolerance end to end: |claimed - recomputed| / |recomputed| in the 2-norm, of each output."""
     segments: tuple[Segment, ...]
     post_processing: PostProcessing
+    boundaries: tuple[Boundary, ...] = ()
+    """The tensors at the cuts, one behind another: a trace has leaves of inputs, boundaries, outputs."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_ports(self.inputs, self.outputs)
-        if self.contract != self.CONTRACT:
-            raise Misuse(f"contract {self.contract!r}, expected {self.CONTRACT!r}")
         if not self.segments:
             raise Misuse("a replay lock has at least one segment")
+        _check_segments(self)
         for tolerance in (self.relative_l2, *(s.relative_l2 for s in self.segments)):
             if not 0 < tolerance < 1:
                 raise Misuse(f"tolerance {tolerance}, expected more than 0 and less than 1")
@@ -259,9 +302,18 @@ class ReplayLock:
         """The lock's name, as jobs and receipts give it."""
         return canonical.digest(self.DOMAIN, self.encode())
 
+    @property
+    def leaves(self) -> tuple[InputSpec | Boundary | OutputSpec, ...]:
+        """What a run's trace commits to, in order."""
+        return (*self.inputs, *self.boundaries, *self.outputs)
+
     def encode(self) -> bytes:
-        """Write the lock as its one canonical file."""
-        return canonical.encode({"version": LOCK_VERSION, **_plain(asdict(self))})
+        """Write the lock as its one canonical file; a model without cuts has no field for them."""
+        plain = _plain(asdict(self))
+        if not self.boundaries:
+            del plain["boundaries"]
+            del plain["segments"][0]["model"]
+        return canonical.encode({"version": LOCK_VERSION, **plain})
 
     @classmethod
     def decode(cls, data: bytes) -> ReplayLock:
@@ -276,12 +328,13 @@ class ReplayLock:
             lock = cls(
                 name=record.text("name"),
                 model=record.digest("model"),
-                contract=record.text("contract", max_chars=32),
+                contract=record.choice("contract", Contract),
                 inputs=read_inputs(record),
                 outputs=read_outputs(record),
                 relative_l2=record.number("relative_l2"),
                 segments=tuple(_read_segment(r) for r in record.records("segments", max_items=MAX_SEGMENTS)),
                 post_processing=record.choice("post_processing", PostProcessing),
+                boundaries=_read_boundaries(record),
             )
         except Misuse as error:
             raise record.error(str(error)) from error
@@ -389,26 +442,69 @@ def _read_scales(record: Record, field: str) -> tuple[int, ...]:
     return read_integers(record, field, max_items=MAX_PORTS, high=MAX_SCALE)
 
 
+def _check_segments(lock: ReplayLock) -> None:
+    """Check that the segments make one run: each takes the cut before it, and every leaf comes from one."""
+    inputs, outputs = ([spec.name for spec in specs] for specs in (lock.inputs, lock.outputs))
+    cuts = [boundary.name for boundary in lock.boundaries]
+    if len(set(inputs + cuts + outputs)) != len(inputs) + len(cuts) + len(outputs):
+        raise Misuse("two leaves of a trace have the same name")
+    if len(lock.segments) != len(cuts) + 1:
+        raise Misuse(f"{len(lock.segments)} segments, expected {len(cuts) + 1}: one more than boundaries")
+    if any((segment.model is None) is bool(cuts) for segment in lock.segments):
+        raise Misuse("every segment of a model with cuts has a model of its own, and no other has")
+    given: list[str] = []
+    for before, segment, after in zip(["", *cuts], lock.segments, [*cuts, ""], strict=True):
+        if not set(segment.inputs) <= {*inputs, before} or (before and before not in segment.inputs):
+            raise Misuse(
+                f"a segment takes {', '.join(segment.inputs)}, expected the cut before it, and inputs"
+            )
+        if not set(segment.outputs) <= {*outputs, after} or (after and after not in segment.outputs):
+            raise Misuse(
+                f"a segment gives {', '.join(segment.outputs)}, expected the cut behind it, and outputs"
+            )
+        given += segment.outputs
+    if sorted(given) != sorted(cuts + outputs):
+        raise Misuse("every boundary and every output is given by one segment")
+
+
+def _read_boundaries(record: Record) -> tuple[Boundary, ...]:
+    if not record.has("boundaries"):
+        return ()
+    found = []
+    for item in record.records("boundaries", max_items=MAX_SEGMENTS):
+        name = item.text("name", max_chars=MAX_TENSOR_NAME_CHARS)
+        dtype = item.text("dtype", max_chars=16)
+        shape = read_integers(item, "shape", max_items=MAX_RANK, high=MAX_BOUNDARY_BYTES)
+        item.close()
+        found.append(Boundary(name, dtype, shape))
+    if not found:
+        raise record.error("a model without cuts has no such field", "boundaries")
+    return tuple(found)
+
+
 def _read_segment(record: Record) -> Segment:
     segment = Segment(
         inputs=_port_names(record, "inputs"),
         outputs=_port_names(record, "outputs"),
         relative_l2=record.number("relative_l2"),
+        model=record.digest("model") if record.has("model") else None,
     )
     record.close()
     return segment
 
 
 def _port_names(record: Record, field: str) -> tuple[str, ...]:
-    values = record.items(field, max_items=MAX_PORTS)
+    values = record.items(field, max_items=MAX_PORTS + 1)
     for value in values:
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_CHARS:
-            raise record.error(f"expected names of 1 to {MAX_NAME_CHARS} characters", field)
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_TENSOR_NAME_CHARS:
+            raise record.error(f"expected names of 1 to {MAX_TENSOR_NAME_CHARS} characters", field)
     return tuple(values)
 
 
 __all__ = [
+    "Boundary",
     "CircuitLock",
+    "Contract",
     "Cost",
     "InputSpec",
     "MeasuredError",

@@ -25,6 +25,7 @@ from proofhold.locks import (
     TAG_LENGTH,
     TAG_NAME,
     CircuitLock,
+    Contract,
     Cost,
     MeasuredError,
     ReplayLock,
@@ -163,7 +164,7 @@ def build(
     replay = ReplayLock(
         name=name,
         model=circuit.model,
-        contract=ReplayLock.CONTRACT,
+        contract=Contract.FLOAT32,
         inputs=inputs,
         outputs=outputs,
         relative_l2=DEFAULT_RELATIVE_L2,

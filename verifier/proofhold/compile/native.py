@@ -28,7 +28,7 @@ MAX_NAME = 80
 VK_FILE, PK_FILE = "vk.key", "pk.key"
 
 
-def _refusals_as_data(task: Callable[..., bytes]) -> Task:
+def refusals_as_data(task: Callable[..., bytes]) -> Task:
     """Give the task's result behind one byte, or its refusal as JSON behind another."""
 
     @functools.wraps(task)
@@ -57,7 +57,7 @@ def unwrap(result: bytes) -> bytes:
     raise Malformed(code, message) if kind == MALFORMED else CompileError(code, message)
 
 
-@_refusals_as_data
+@refusals_as_data
 def derive_model(published: bytes) -> bytes:
     """Run all passes over a published model; gives the derived model's bytes."""
     from proofhold.compile.passes import derive
@@ -65,7 +65,7 @@ def derive_model(published: bytes) -> bytes:
     return derive(published)
 
 
-@_refusals_as_data
+@refusals_as_data
 def describe_model(published: bytes) -> bytes:
     """List a model's inputs and outputs: JSON, lists of [name, dtype, shape]. It passed `derive_model`."""
     from proofhold.compile.passes import parse_model
@@ -76,7 +76,7 @@ def describe_model(published: bytes) -> bytes:
     return json.dumps([[[p.name, p.dtype, p.shape] for p in some] for some in ports]).encode()
 
 
-@_refusals_as_data
+@refusals_as_data
 def list_nodes(published: bytes) -> bytes:
     """List a model's nodes: JSON, lists of [name, operator, domain]. It need not have passed anything."""
     from proofhold.compile.passes import parse_model
@@ -86,7 +86,7 @@ def list_nodes(published: bytes) -> bytes:
     return json.dumps(rows).encode()
 
 
-@_refusals_as_data
+@refusals_as_data
 def cut_model(derived: bytes, count: bytes) -> bytes:
     """Give the model of the first `count` nodes alone, with the last one's outputs and all inputs."""
     import onnx
@@ -105,7 +105,7 @@ def cut_model(derived: bytes, count: bytes) -> bytes:
     return cut
 
 
-@_refusals_as_data
+@refusals_as_data
 def bound_model(published: bytes, domain: bytes) -> bytes:
     """Give `bounds.peak_magnitude` as JSON; `domain` lists [name, dtype, shape, low, high] of each input."""
     from proofhold.compile.bounds import peak_magnitude
@@ -118,7 +118,7 @@ def bound_model(published: bytes, domain: bytes) -> bytes:
     return json.dumps(peak_magnitude(parse_model(published), specs)).encode()
 
 
-@_refusals_as_data
+@refusals_as_data
 def generate_settings(folder: bytes, arguments: bytes) -> bytes:
     """Let ezkl derive the settings of the model in `folder` for `arguments` (JSON: name to value)."""
     ezkl = _ezkl()
@@ -132,7 +132,7 @@ def generate_settings(folder: bytes, arguments: bytes) -> bytes:
     return raw.read_bytes()
 
 
-@_refusals_as_data
+@refusals_as_data
 def compile_circuit(folder: bytes) -> bytes:
     """Compile the model and settings in `folder` to ezkl's circuit file. Its bytes differ from run to run."""
     ezkl = _ezkl()
@@ -141,7 +141,7 @@ def compile_circuit(folder: bytes) -> bytes:
     return b""
 
 
-@_refusals_as_data
+@refusals_as_data
 def set_up(folder: bytes, srs: bytes) -> bytes:
     """Make both keys of the circuit in `folder` with the SRS at the path `srs`."""
     ezkl = _ezkl()
@@ -150,7 +150,7 @@ def set_up(folder: bytes, srs: bytes) -> bytes:
     return b""
 
 
-@_refusals_as_data
+@refusals_as_data
 def evaluate(circuit: bytes, inputs: bytes) -> bytes:
     """Run the circuit at the path `circuit` on many inputs without proving.
 
@@ -168,7 +168,7 @@ def evaluate(circuit: bytes, inputs: bytes) -> bytes:
     return json.dumps(results).encode()
 
 
-@_refusals_as_data
+@refusals_as_data
 def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes) -> bytes:
     """Prove one run: paths of circuit, proving key and SRS, and ezkl's input data as JSON.
 

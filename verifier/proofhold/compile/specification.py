@@ -17,12 +17,21 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from proofhold.compile.errors import CompileError
-from proofhold.domain import InputSpec, OutputSpec, PostProcessing, check_input, tensors_of
+from proofhold.domain import (
+    MAX_ELEMENTS,
+    MAX_RANK,
+    InputSpec,
+    OutputSpec,
+    PostProcessing,
+    check_input,
+    read_integers,
+    tensors_of,
+)
 from proofhold.errors import Malformed, Misuse
 from proofhold.payload import Tensors
 from proofhold.records import Record
@@ -40,6 +49,8 @@ class Specification:
     domains: Mapping[str, tuple[float, float]]
     post_processing: PostProcessing
     samples: Path
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """For inputs whose sizes the ONNX file leaves free: which ones a replay lock pins."""
 
     @classmethod
     def read(cls, path: Path) -> Specification:
@@ -58,10 +69,12 @@ class Specification:
             if not isinstance(inputs, dict):
                 raise record.error("expected a table", "inputs")
             record.close()
-            domains = {name: _read_domain(name, value) for name, value in inputs.items()}
+            read = {name: _read_input(name, value) for name, value in inputs.items()}
         except (Malformed, tomllib.TOMLDecodeError) as error:
             raise CompileError("compile.specification", f"{path}: {error}") from error
-        return cls(domains, post_processing, path.parent / samples)
+        domains = {name: (low, high) for name, (low, high, _) in read.items()}
+        shapes = {name: shape for name, (_, _, shape) in read.items() if shape is not None}
+        return cls(domains, post_processing, path.parent / samples, shapes)
 
     def inputs(self, ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
         """Join the domains with names, dtypes and shapes of the model's inputs.
@@ -109,11 +122,14 @@ def read_samples(path: Path, inputs: tuple[InputSpec, ...]) -> tuple[Sample, ...
     return samples
 
 
-def _read_domain(name: str, value: Any) -> tuple[float, float]:
+def _read_input(name: str, value: Any) -> tuple[float, float, tuple[int, ...] | None]:
     record = Record(value, what="specification", path=f"inputs.{name[:80]}")
-    domain = (record.number("low"), record.number("high"))
+    low, high = record.number("low"), record.number("high")
+    shape = None
+    if record.has("shape"):
+        shape = read_integers(record, "shape", max_items=MAX_RANK, high=MAX_ELEMENTS)
     record.close()
-    return domain
+    return low, high, shape
 
 
 def _read_sample(record: Record, inputs: tuple[InputSpec, ...]) -> Sample:

@@ -1,27 +1,23 @@
 """An opening: tensors of a run with the way from each to the root that the claim names.
 
 A tensor that the verifier holds anyway (the job's input, the claim's output) is opened by its place and path
-alone. The file is a header in canonical JSON and then the tensors' bytes as they are: openings are megabytes,
-and base64 would cost as much as running the segment does.
+alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proofhold import canonical
-from proofhold.canonical import Digest, Json
-from proofhold.errors import Malformed, Misuse
-from proofhold.payload import ITEM_BYTES, MAX_NAME_CHARS, MAX_PAYLOAD_BYTES, MAX_RANK, Tensor
+from proofhold.canonical import Digest
+from proofhold.errors import Misuse
+from proofhold.payload import Tensor
 from proofhold.records import Record
+from proofhold.replay.packed import PackedReader, describe, pack
 from proofhold.replay.trace import MAX_LEAVES, MAX_PATH, Hash, Trace, TraceHasher, read_hashes, root_through
 
 MAX_OPENING_BYTES = 16 * 2**20
-MAX_HEADER_BYTES = 2**20
-MAX_OPENED = 64
-LENGTH_BYTES = 8
+MAX_OPENED = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +75,16 @@ class Opening:
 
     def encode(self) -> bytes:
         """Write the opening: version 1 (docs/formats/trace.md)."""
-        header = canonical.encode(
-            {"leaves": [_to_json(leaf) for leaf in self.leaves], "size": self.size, "version": 1}
-        )
-        data = (leaf.tensor.data for leaf in self.leaves if leaf.tensor is not None)
-        return b"".join((len(header).to_bytes(LENGTH_BYTES, "big"), header, *data))
+        leaves = [
+            {
+                "index": leaf.index,
+                "path": [beside.hex() for beside in leaf.path],
+                "tensor": describe(leaf.tensor) if leaf.tensor is not None else None,
+            }
+            for leaf in self.leaves
+        ]
+        tensors = (leaf.tensor for leaf in self.leaves if leaf.tensor is not None)
+        return pack({"leaves": leaves, "size": self.size, "version": 1}, tensors)
 
     @classmethod
     def decode(cls, data: bytes) -> Opening:
@@ -94,61 +95,20 @@ class Opening:
                 ``opening.version``, or a code of `canonical.decode`.
 
         """
-        if len(data) > MAX_OPENING_BYTES:
-            raise Malformed("opening.too_large", f"{len(data)} bytes, expected at most {MAX_OPENING_BYTES}")
-        end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
-        if len(data) < max(end, LENGTH_BYTES):
-            raise Malformed("opening.truncated", f"{len(data)} bytes, expected at least {end} for the header")
-        header = canonical.decode(data[LENGTH_BYTES:end], max_bytes=MAX_HEADER_BYTES, what="opening")
-        record = Record(header, what="opening")
-        record.version(1)
-        size = record.integer("size", low=1, high=MAX_LEAVES)
-        reader = _DataReader(data, end)
+        reader = PackedReader(data, max_bytes=MAX_OPENING_BYTES, what="opening")
+        reader.record.version(1)
+        size = reader.record.integer("size", low=1, high=MAX_LEAVES)
         try:
-            leaves = [_read(item, reader) for item in record.records("leaves", max_items=MAX_OPENED)]
-            record.close()
+            leaves = [_read(r, reader) for r in reader.record.records("leaves", max_items=MAX_OPENED)]
             reader.close()
             return cls(size, tuple(leaves))
         except Misuse as error:
-            raise record.error(str(error)) from error
+            raise reader.record.error(str(error)) from error
 
 
-class _DataReader:
-    """The bytes behind the header, taken in order and to the last."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data, self._at = data, start
-
-    def take(self, length_bytes: int) -> bytes:
-        end = self._at + length_bytes
-        if end > len(self._data):
-            raise Malformed("opening.truncated", f"{len(self._data)} bytes, expected at least {end}")
-        taken, self._at = self._data[self._at : end], end
-        return taken
-
-    def close(self) -> None:
-        if self._at != len(self._data):
-            raise Malformed("opening.malformed", f"opening: {len(self._data) - self._at} bytes left over")
-
-
-def _to_json(leaf: OpenedLeaf) -> Json:
-    tensor = leaf.tensor
-    described = {"dtype": tensor.dtype, "name": tensor.name, "shape": list(tensor.shape)} if tensor else None
-    return {"index": leaf.index, "path": [beside.hex() for beside in leaf.path], "tensor": described}
-
-
-def _read(record: Record, reader: _DataReader) -> OpenedLeaf:
+def _read(record: Record, reader: PackedReader) -> OpenedLeaf:
     index = record.integer("index", high=MAX_LEAVES - 1)
     path = read_hashes(record, "path", max_items=MAX_PATH)
     described = record.optional("tensor", record.record)
     record.close()
-    if described is None:
-        return OpenedLeaf(index, path, None)
-    name = described.text("name", max_chars=MAX_NAME_CHARS)
-    dtype = described.text("dtype", max_chars=16)
-    sizes = described.items("shape", max_items=MAX_RANK)
-    described.close()
-    if dtype not in ITEM_BYTES or not all(type(s) is int and 0 <= s <= MAX_PAYLOAD_BYTES for s in sizes):
-        raise described.error("expected a known dtype and sizes that a payload can have")
-    tensor = Tensor(name, dtype, tuple(sizes), reader.take(math.prod(sizes) * ITEM_BYTES[dtype]))
-    return OpenedLeaf(index, path, tensor)
+    return OpenedLeaf(index, path, reader.tensor(described) if described is not None else None)

@@ -1,0 +1,225 @@
+"""Run a model, with its trace, or one of its segments alone: tasks for a `Runner`, and what asks for them.
+
+A worker keeps the sessions that it made, by the digests of what they run. It reads the published model when
+it has no session for it, from a path if the catalogue has one: sending a model of a hundred megabytes with
+each check would cost more than the check. The digest is compared by whoever reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proofhold import canonical
+from proofhold.canonical import Digest, file_digest
+from proofhold.catalogue import MAX_MODEL_BYTES, Entry
+from proofhold.errors import Misuse
+from proofhold.locks import ReplayLock, Segment
+from proofhold.payload import Tensor
+from proofhold.replay.packed import PackedReader, describe, pack, pack_tensors, unpack_tensors
+from proofhold.replay.trace import MAX_LEAVES, Trace, TraceHasher, read_hashes
+from proofhold.runner import DEFAULT_DEADLINE_S, Runner
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+SESSIONS_KEPT = 32
+MAX_RUN_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a traced run gave: the model's outputs, and the hashes of all leaves."""
+
+    outputs: tuple[Tensor, ...]
+    trace: Trace
+
+
+class Rerunner:
+    """Runs the model of one catalogue entry, whole or in segments, in the runner that it is given."""
+
+    def __init__(self, entry: Entry, runner: Runner, *, deadline_s: float = DEFAULT_DEADLINE_S) -> None:
+        """Take an entry.
+
+        Raises:
+            Misuse: it has no replay lock, or the model itself is not in the catalogue.
+
+        """
+        if entry.replay is None or entry.source is None:
+            raise Misuse(f"{entry.name} cannot be re-executed here: its model or its replay lock is missing")
+        self.lock = entry.replay
+        self._runner, self._deadline_s = runner, deadline_s
+        is_path = isinstance(entry.source, Path)
+        self._source = (
+            str(entry.source.resolve()).encode() if isinstance(entry.source, Path) else entry.source
+        )
+        self._request = {"is_path": is_path, "model": entry.model, "ports": ports(self.lock)}
+
+    def segment(self, index: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run one segment on the tensors that it takes, in its order.
+
+        Raises:
+            RunnerError: no result.
+            Malformed: the worker sent something else than tensors.
+
+        """
+        segment = self.lock.segments[index]
+        request = self._request | {
+            "inputs": list(segment.inputs),
+            "outputs": list(segment.outputs),
+            "segment": segment.model,
+        }
+        return unpack_tensors(self._run(run_segment, request, inputs), max_bytes=MAX_RUN_BYTES)
+
+    def traced(self, nonce: bytes, inputs: Sequence[Tensor]) -> Traced:
+        """Run the whole model once and hash what crosses the cuts; raises as `segment` does."""
+        request = self._request | {"cuts": self._cuts(), "nonce": nonce.hex()}
+        reader = PackedReader(self._run(run_traced, request, inputs), max_bytes=MAX_RUN_BYTES, what="tensors")
+        leaves = read_hashes(reader.record, "leaves", max_items=MAX_LEAVES)
+        outputs = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
+        reader.close()
+        return Traced(outputs, Trace(TraceHasher(nonce), leaves))
+
+    def boundaries(self, names: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run the whole model once more for some of the tensors at its cuts; raises as `segment` does."""
+        request = self._request | {"cuts": self._cuts(), "wanted": list(names)}
+        return unpack_tensors(self._run(run_boundaries, request, inputs), max_bytes=MAX_RUN_BYTES)
+
+    def _cuts(self) -> list[str]:
+        return [boundary.name for boundary in self.lock.boundaries]
+
+    def _run(self, task: Any, request: Mapping[str, Any], inputs: Sequence[Tensor]) -> bytes:
+        encoded = canonical.encode(request)
+        return self._runner.run(
+            task, encoded, self._source, pack_tensors(inputs), deadline_s=self._deadline_s
+        )
+
+
+def ports(lock: ReplayLock) -> dict[str, list[Any]]:
+    """Give dtype and shape of every leaf by name: what surgery takes, as JSON."""
+    return {leaf.name: [leaf.dtype, list(leaf.shape)] for leaf in lock.leaves}
+
+
+def segment_digest(model: bytes, lock_ports: Mapping[str, Any], segment: Segment) -> Digest:
+    """Make a segment's model and give its digest; parses the model: call it in a worker."""
+    return file_digest(_extracted(model, lock_ports, segment.inputs, segment.outputs))
+
+
+def run_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
+    """Run one segment; the task behind `Rerunner.segment`.
+
+    Raises:
+        Misuse: the model or the segment's model is not the pinned one.
+
+    """
+    asked = json.loads(request)
+    key = (asked["model"], asked["segment"], tuple(asked["outputs"]))
+    session = _SESSIONS.get(key)
+    if session is None:
+        model = _read(asked, source)
+        if asked["segment"] is not None:
+            model = _extracted(model, asked["ports"], asked["inputs"], asked["outputs"])
+            if file_digest(model) != asked["segment"]:
+                raise Misuse(f"the segment's model has SHA-256 {file_digest(model)}, not the pinned one")
+        session = _keep(key, model)
+    return pack_tensors(_outputs(session, asked["outputs"], tensors))
+
+
+def run_traced(request: bytes, source: bytes, tensors: bytes) -> bytes:
+    """Run the model with its cuts exposed and hash every leaf; the task behind `Rerunner.traced`."""
+    asked = json.loads(request)
+    session = _exposed(asked, source)
+    feed = unpack_tensors(tensors, max_bytes=MAX_RUN_BYTES)
+    names = [port.name for port in session.get_outputs()]
+    values = session.run(names, {tensor.name: tensor.numpy() for tensor in feed})
+    hasher = TraceHasher(bytes.fromhex(asked["nonce"]))
+    leaves = [hasher.leaf(tensor) for tensor in feed]
+    leaves += [hasher.leaf_of(name, value) for name, value in zip(names, values, strict=True)]
+    cuts = len(asked["cuts"])
+    outputs = [Tensor.of(name, value) for name, value in zip(names[cuts:], values[cuts:], strict=True)]
+    header = {"leaves": [leaf.hex() for leaf in leaves], "tensors": [describe(t) for t in outputs]}
+    return pack(header, outputs)
+
+
+def run_boundaries(request: bytes, source: bytes, tensors: bytes) -> bytes:
+    """Give some of the tensors at the cuts; the task behind `Rerunner.boundaries`."""
+    asked = json.loads(request)
+    # All outputs, as in the traced run: a session may take another path for fewer.
+    session = _exposed(asked, source)
+    names = [port.name for port in session.get_outputs()]
+    found = {tensor.name: tensor for tensor in _outputs(session, names, tensors)}
+    return pack_tensors([found[name] for name in asked["wanted"]])
+
+
+_SESSIONS: dict[Any, onnxruntime.InferenceSession] = {}
+
+
+def _exposed(asked: Mapping[str, Any], source: bytes) -> onnxruntime.InferenceSession:
+    from proofhold.replay.surgery import Port, expose, model_inputs, parse
+
+    key = (asked["model"], "exposed", tuple(asked["cuts"]), json.dumps(asked["ports"]))
+    session = _SESSIONS.get(key)
+    if session is None:
+        model = parse(_read(asked, source))
+        forms = asked["ports"]
+        inputs = [Port(name, forms[name][0], tuple(forms[name][1])) for name in model_inputs(model.graph)]
+        cuts = [Port(name, forms[name][0], tuple(forms[name][1])) for name in asked["cuts"]]
+        session = _keep(key, expose(model, inputs, cuts))
+    return session
+
+
+def _extracted(
+    model: bytes, forms: Mapping[str, Any], inputs: Sequence[str], outputs: Sequence[str]
+) -> bytes:
+    from proofhold.replay.surgery import Port, extract
+
+    given, asked = (
+        [Port(name, forms[name][0], tuple(forms[name][1])) for name in names] for names in (inputs, outputs)
+    )
+    return extract(_parsed(model), given, asked)
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(model: bytes) -> Any:
+    """Parse a model once for all its segments."""
+    from proofhold.replay.surgery import parse
+
+    return parse(model)
+
+
+def _read(asked: Mapping[str, Any], source: bytes) -> bytes:
+    data = source
+    if asked["is_path"]:
+        with Path(source.decode()).open("rb") as file:
+            data = file.read(MAX_MODEL_BYTES + 1)
+    if file_digest(data) != asked["model"]:
+        raise Misuse(f"the model has SHA-256 {file_digest(data)}, expected {asked['model']}")
+    return data
+
+
+def _keep(key: Any, model: bytes) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    while len(_SESSIONS) >= SESSIONS_KEPT:
+        del _SESSIONS[next(iter(_SESSIONS))]
+    _SESSIONS[key] = session
+    return session
+
+
+def _outputs(
+    session: onnxruntime.InferenceSession, names: Sequence[str], tensors: bytes
+) -> tuple[Tensor, ...]:
+    feed = {t.name: t.numpy() for t in unpack_tensors(tensors, max_bytes=MAX_RUN_BYTES)}
+    values = session.run(list(names), feed)
+    return tuple(Tensor.of(name, value) for name, value in zip(names, values, strict=True))
+
+
+__all__ = ["Rerunner", "Traced", "ports", "segment_digest"]
