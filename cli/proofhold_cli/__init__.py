@@ -38,7 +38,11 @@ COMMANDS = {
     "job": ("proofhold_cli.job", "job_group", "Draft the job that buyer and provider sign."),
     "keys": ("proofhold_cli.keys", "keys_group", "Make keys and say which ones to trust."),
     "policy": ("proofhold_cli.policy", "policy_group", "Explain what a policy demands."),
-    "provider": ("proofhold_cli.provider", "provider_group", "Accept or decline a job, and respond to it."),
+    "provider": (
+        "proofhold_cli.provider",
+        "provider_group",
+        "Accept a job, respond to it, see the cost.",
+    ),
     "receipt": ("proofhold_cli.receipt", "receipt_group", "Show, verify and recompute receipts."),
     "shadow": (
         "proofhold_cli.shadow",

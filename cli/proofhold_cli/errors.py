@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -30,7 +32,8 @@ class ExitCode(IntEnum):
 def reported() -> Iterator[None]:
     """Turn whatever a command raises into one line on stderr and an exit code; never a traceback."""
     try:
-        yield
+        with _ended_in_order():
+            yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise  # click's own, which it reports itself
     except Exception as error:
@@ -43,6 +46,28 @@ def reported() -> Iterator[None]:
         if code == INTERNAL:
             text += f" ({type(error).__name__}; set {DEBUG_VARIABLE}=1 for the traceback)"
         fail(text, code=code, exit_code=exit_code)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let the signals that ask a process to end do so as Ctrl-C does: what was begun is tidied away.
+
+    Only where nobody has said otherwise: under nohup a hang-up stays ignored.
+    """
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for one in ours:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _classify(error: Exception) -> tuple[str, ExitCode]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Final
 
 import click
@@ -29,4 +31,18 @@ class Instant(click.ParamType[int]):
         )
 
 
+class PlainDecimal(click.ParamType[Decimal]):
+    """A number as people write prices: ``0.10``; without exponent, sign or infinity."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        """Read one."""
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text, re.ASCII):
+            raise click.BadParameter(f"{text!r} is no number such as 0.10", ctx=ctx, param=param)
+        return Decimal(text)
+
+
 INSTANT: Final = Instant()
+DECIMAL: Final = PlainDecimal()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import click
 
 from proofhold_cli.files import FILE, echo_json, json_option
+from proofhold_cli.parameters import DECIMAL
 from proofhold_cli.root import root_option
 
 key_option = click.option("--key", "key_file", type=FILE, required=True, help="The provider's private key.")
@@ -15,7 +17,7 @@ out_option = click.option("--out", "out_file", type=FILE, required=True, help="W
 
 @click.group("provider")
 def provider_group() -> None:
-    """Accept or decline a job, and respond to it."""
+    """Accept or decline a job, respond to it, and see what proofs cost."""
 
 
 @provider_group.command("accept")
@@ -109,6 +111,68 @@ def respond_command(
         )
     write_file(out_file, bundle.encode())
     _say("responded", job.digest, out_file, as_json=as_json)
+
+
+@provider_group.command("bench")
+@click.argument("model", metavar="MODEL")
+@click.option("--runs", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many proofs.")
+@click.option(
+    "--machine-hour", type=DECIMAL, metavar="PRICE", help="What an hour of this machine costs, in any unit."
+)
+@root_option
+@json_option
+def bench_command(
+    model: str, runs: int, machine_hour: Decimal | None, root: Path | None, as_json: bool
+) -> None:
+    """Measure what a proof of MODEL costs on this machine: time, memory, and the price of it.
+
+    Proves samples of the model as a job would have it, one after the other on all cores. The first time, it
+    makes the proving key, and says where it is kept.
+    """
+    from proofhold.catalogue import MODELS_FOLDER, Catalogue
+    from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification, read_samples
+    from proofhold.provider import Prover
+    from proofhold.provider.cost import measure
+    from proofhold.runner import ProcessRunner
+    from proofhold_cli.progress import steps
+    from proofhold_cli.root import find_root
+
+    folder = find_root(root)
+    entry = Catalogue.load(folder).by_name(model)
+    specification = Specification.read(folder / MODELS_FOLDER / model / SPECIFICATION_FILE_NAME)
+    sample = read_samples(specification.samples, entry.inputs)[0]
+    with ProcessRunner(memory_bytes=None, threads=None) as runner, steps() as on_step:
+        cost = measure(Prover(runner), entry, sample.inputs, runs=runs, on_step=on_step)
+    price = None if machine_hour is None else cost.price(machine_hour)
+    if as_json:
+        echo_json(
+            {
+                "cores": cost.cores,
+                "cpu_s": cost.cpu_s,
+                "foretold_s": cost.foretold.prove_s,
+                "k": cost.k,
+                "keys": {"made": cost.keys_made, "s": cost.keys_s},
+                "machine_hour": None if machine_hour is None else f"{machine_hour:f}",
+                "memory_bytes": cost.memory_bytes,
+                "name": cost.name,
+                "pk": {"bytes": cost.pk_bytes, "digest": cost.pk, "path": str(cost.pk_path)},
+                "price": None if price is None else f"{price:f}",
+                "proof_bytes": cost.proof_bytes,
+                "prove_s": list(cost.prove_s),
+                "rows": cost.rows,
+            }
+        )
+        return
+    keys = "made" if cost.keys_made else "found as the lock pins it"
+    click.echo(f"{cost.name}: k {cost.k}, {cost.rows} rows, on {cost.cores} cores")
+    click.echo(f"  proving key  {cost.pk_bytes / 1e6:.1f} MB, {keys} in {cost.keys_s:.2g} s: {cost.pk_path}")
+    click.echo(
+        f"  a proof      {cost.median_s:.2g} s, median of {runs} ({min(cost.prove_s):.2g} to "
+        f"{max(cost.prove_s):.2g}); {cost.cpu_s:.2g} s of CPU; foretold {cost.foretold.prove_s:.2g} s"
+    )
+    click.echo(f"  memory       {cost.memory_bytes / 1e6:.0f} MB at its peak")
+    if price is not None:
+        click.echo(f"  price        {price:f} a proof, at {machine_hour:f} an hour")
 
 
 def _say(what: str, job: str, out_file: Path, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from proofhold.compile import native
 from proofhold.compile.cache import cache_folder, write_atomically
 from proofhold.compile.circuit import Built, OnStep
 from proofhold.compile.errors import CompileError
+from proofhold.compile.prediction import MACHINE, Prediction, predict
 from proofhold.compile.srs import find
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Misuse
@@ -56,7 +57,10 @@ def ensure_proving_key(
     if not _holds(kept, lock):
         # A damaged key is thrown away with all that lay beside it.
         shutil.rmtree(kept, ignore_errors=True)
-        on_step(f"making the proving key of {lock.name} (once, {lock.cost.pk_bytes / 1e6:.0f} MB)")
+        on_step(
+            f"making the proving key of {lock.name}, once: {lock.cost.pk_bytes / 1e6:.0f} MB, kept in {kept} "
+            f"({about(foretell(lock).setup_s)})"
+        )
         _make(entry.model_bytes(), entry.circuit.settings, lock, srs, kept)
     return ProvingKey(kept / native.CIRCUIT_FILE, kept / native.PK_FILE, srs)
 
@@ -64,6 +68,16 @@ def ensure_proving_key(
 def keep_proving_key(built: Built, *, cache: Path | None = None) -> None:
     """Move a compilation's proving key and circuit into the cache."""
     _move(built.folder, _folder(built.circuit, cache))
+
+
+def foretell(lock: CircuitLock) -> Prediction:
+    """Foretell what making the keys and one proof of a locked circuit will take."""
+    return predict(lock.cost.k)
+
+
+def about(seconds: float) -> str:
+    """Say a foretold time in words, with the machine that it is foretold for."""
+    return f"about {seconds:.2g} s on {MACHINE}" if seconds < 99 else f"about {seconds:.0f} s on {MACHINE}"
 
 
 def _make(published: bytes, settings: bytes, lock: CircuitLock, srs: Path, kept: Path) -> None:

@@ -12,7 +12,7 @@ from proofhold.canonical import Digest
 from proofhold.catalogue import Circuit, Entry
 from proofhold.compile import native
 from proofhold.compile.errors import ToolFailed
-from proofhold.compile.provingkey import ensure_proving_key
+from proofhold.compile.provingkey import about, ensure_proving_key, foretell
 from proofhold.errors import Misuse
 from proofhold.job import job_tag
 from proofhold.payload import Tensors
@@ -73,7 +73,7 @@ class Prover:
         circuit = self.circuit_of(entry)
         lock = circuit.lock
         keys = ensure_proving_key(entry, cache=self.cache, on_step=on_step)
-        on_step(f"proving (k = {lock.cost.k}, {lock.cost.rows} rows)")
+        on_step(f"proving (k = {lock.cost.k}, {lock.cost.rows} rows; {about(foretell(lock).prove_s)})")
         numbers = [tensor.numpy().ravel().tolist() for tensor in inputs.items]
         data = json.dumps([*numbers, list(job_tag(job))]).encode()
         paths = (keys.circuit, keys.pk, keys.srs)
