@@ -183,6 +183,9 @@ def _plan(model: Path, spec: Path | None, run_args: RunArgs, *, as_json: bool) -
         told, mb = found.predicted, 1e6
         click.echo(f"{model}: supported")
         click.echo(f"  rows         {found.rows}, {found.instances} instances: k = {found.k}")
+        if found.lookup_range is not None:
+            low, high = found.lookup_range
+            click.echo(f"  tables       {low} to {high}")
         click.echo(f"  proving key  {told.pk_bytes / mb:.1f} MB, verifying key {told.vk_bytes / 1e3:.1f} kB")
         click.echo(f"  memory       {told.memory_bytes / mb:.0f} MB")
         click.echo(f"  time         {told.prove_s:.2g} s a proof, {told.setup_s:.2g} s once, on {MACHINE}")

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from proofhold.compile import CompileError
 from proofhold.compile.bounds import peak_magnitude
+from proofhold.compile.derivation import Derivation
 from proofhold.compile.passes import derive
 from proofhold.compile.toolchain import Toolchain
 from proofhold.domain import InputSpec
@@ -38,9 +39,10 @@ def spoiled(change: Callable[[onnx.ModelProto], object]) -> bytes:
 
 
 def test_the_derived_model_is_the_published_one_and_the_tag() -> None:
-    derived = derive(PUBLISHED)
-    assert derived == derive(PUBLISHED)
-    model = parsed(derived)
+    derivation = derive(PUBLISHED)
+    assert derivation == derive(PUBLISHED) == Derivation.decode(derivation.encode())
+    assert [name for name, _ in derivation.changes] == ["job_tag"]
+    model = parsed(derivation.model)
     tag = model.graph.input[-1]
     assert (tag.name, tag.type.tensor_type.elem_type) == ("job_tag", TensorProto.INT64)
     assert [dim.dim_value for dim in tag.type.tensor_type.shape.dim] == [1, 16]

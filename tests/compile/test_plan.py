@@ -75,8 +75,6 @@ def test_a_prediction_grows_with_k() -> None:
     [
         (("Relu", "Neg", "Gelu", "Relu", "Abs"), "compile.unsupported", "Gelu_2", "Gelu"),
         (("Mish",), "compile.unsupported", "Mish_0", "Mish"),
-        (("Relu", "Abs", "Relu", "Neg", "Sigmoid"), "compile.needs_lookups", "Sigmoid_4", "Sigmoid"),
-        (("Tanh", "Relu"), "compile.needs_lookups", "Tanh_0", "Tanh"),
     ],
 )
 def test_the_node_that_stands_in_the_way_is_named(

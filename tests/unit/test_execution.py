@@ -7,7 +7,7 @@ import pytest
 
 from judging import catalogue, entry, proved, runner, unproved
 from proofhold.errors import Malformed
-from proofhold.execution import SESSIONS_KEPT, _session, run_model
+from proofhold.execution import SESSIONS_KEPT, open_session, run_model
 from proofhold.payload import Document, Tensors, decode_payload, encode_payload
 from proofhold.runner import TaskRaised
 
@@ -37,11 +37,11 @@ def test_the_proved_output_is_near_to_the_runs_and_not_the_same() -> None:
 
 
 def test_a_session_is_kept_for_each_of_a_few_models() -> None:
-    _session.cache_clear()
+    open_session.cache_clear()
     for _ in range(2):
         run_model(entry().model_bytes(), INPUT)
-    _session(catalogue().by_name("digits").model_bytes())
-    info = _session.cache_info()
+    open_session(catalogue().by_name("digits").model_bytes())
+    info = open_session.cache_info()
     assert (info.hits, info.misses, info.maxsize) == (1, 2, SESSIONS_KEPT)
 
 

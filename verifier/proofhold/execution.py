@@ -25,14 +25,15 @@ def run_model(model: bytes, payload: bytes) -> bytes:
     inputs = decode_payload(payload)
     if not isinstance(inputs, Tensors):
         raise TypeError("a model takes tensors")
-    session = _session(model)
+    session = open_session(model)
     outputs = session.run(None, {tensor.name: tensor.numpy() for tensor in inputs.items})
     names = [port.name for port in session.get_outputs()]
     return encode_payload(Tensors(tuple(Tensor.of(n, a) for n, a in zip(names, outputs, strict=True))))
 
 
 @functools.lru_cache(maxsize=SESSIONS_KEPT)
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Open a model for running it in this process; the same bytes give the same session."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

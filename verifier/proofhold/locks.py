@@ -39,8 +39,13 @@ MAX_K = 26
 MAX_COUNT = 2**40
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]*"
-MIN_EZKL_VERSION = (21, 0, 0)
-"""Trail of Bits' audit of early 2025 found older versions unsound: proofs made by them prove nothing."""
+MIN_EZKL_VERSION = (23, 0, 0)
+"""What was looked at here begins with it. Trail of Bits' audit of early 2025 found soundness bugs in versions
+before 21."""
+MAX_LOOKUP = 2**40
+"""How far from zero a lookup table may reach, in the circuit's integers."""
+MAX_PASSES = 64
+STAGE_PATTERN = r"[a-z][a-z0-9_]*"
 
 BOUNDARY_PATTERN = r"[A-Za-z0-9_./:-]+"
 MAX_BOUNDARY_BYTES = 7 * 2**20
@@ -90,6 +95,26 @@ class RunArgs:
     decomp_legs: int
     input_scale: int
     param_scale: int
+    lookup_range: tuple[int, int] | None = None
+    """The integers that the circuit's lookup tables cover, both ends included; None where it has no table
+    (asked for: where the compile step is to find it)."""
+
+    def __post_init__(self) -> None:
+        if self.lookup_range is not None:
+            low, high = self.lookup_range
+            if not -MAX_LOOKUP <= low <= 0 <= high <= MAX_LOOKUP or low == high:
+                raise Misuse(f"lookup range {low} to {high}, expected an interval that holds 0")
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """A pass that changed the model on its way to the circuit, and by how much its outputs then differed.
+
+    `max_abs` is between the model before and after it, both run by onnxruntime on the calibration samples.
+    """
+
+    name: str
+    max_abs: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +158,9 @@ class CircuitLock:
     name: str
     model: Digest
     derived_model: Digest
+    passes: tuple[PassRecord, ...]
+    """What lies between `model` and `derived_model`, in order: passes that changed nothing are not listed,
+    so that a new one leaves the locks of models alone that it does not touch."""
     ezkl_version: str
     settings: Digest
     vk: Digest
@@ -170,7 +198,8 @@ class CircuitLock:
         if self.srs.k < self.cost.k:
             raise Misuse(f"an SRS of k={self.srs.k} is too small for a circuit of k={self.cost.k}")
         if tuple(int(part) for part in self.ezkl_version.split(".")) < MIN_EZKL_VERSION:
-            raise Misuse(f"ezkl {self.ezkl_version} had soundness bugs, expected at least 21.0.0")
+            oldest = ".".join(str(part) for part in MIN_EZKL_VERSION)
+            raise Misuse(f"ezkl {self.ezkl_version} is too old to be sound, expected at least {oldest}")
         if self.peak is not None and self.peak < 0:
             raise Misuse(f"peak {self.peak}, expected at least 0")
         if any(spec.dtype != "float64" for spec in self.outputs):
@@ -199,6 +228,7 @@ class CircuitLock:
                 name=record.text("name"),
                 model=record.digest("model"),
                 derived_model=record.digest("derived_model"),
+                passes=tuple(_read_pass(r) for r in record.records("passes", max_items=MAX_PASSES)),
                 ezkl_version=record.text("ezkl_version", max_chars=32, pattern=r"[0-9]+\.[0-9]+\.[0-9]+"),
                 settings=record.digest("settings"),
                 vk=record.digest("vk"),
@@ -386,6 +416,15 @@ def _read_visibility(record: Record) -> Visibility:
     return visibility
 
 
+def _read_pass(record: Record) -> PassRecord:
+    made = PassRecord(
+        name=record.text("name", max_chars=MAX_NAME_CHARS, pattern=STAGE_PATTERN),
+        max_abs=_not_negative(record, "max_abs"),
+    )
+    record.close()
+    return made
+
+
 def _read_run_args(record: Record) -> RunArgs:
     run_args = RunArgs(
         columns=record.integer("columns", low=1, high=64),
@@ -393,6 +432,7 @@ def _read_run_args(record: Record) -> RunArgs:
         decomp_legs=record.integer("decomp_legs", low=1, high=64),
         input_scale=record.integer("input_scale", high=MAX_SCALE),
         param_scale=record.integer("param_scale", high=MAX_SCALE),
+        lookup_range=record.optional("lookup_range", lambda field: _read_range(record, field)),
     )
     record.close()
     return run_args
@@ -436,6 +476,13 @@ def _read_cost(record: Record) -> Cost:
     )
     record.close()
     return cost
+
+
+def _read_range(record: Record, field: str) -> tuple[int, int]:
+    ends = record.items(field, max_items=2)
+    if len(ends) != 2 or not all(type(end) is int for end in ends):
+        raise record.error("expected two integers", field)
+    return ends[0], ends[1]
 
 
 def _read_scales(record: Record, field: str) -> tuple[int, ...]:
@@ -509,6 +556,7 @@ __all__ = [
     "InputSpec",
     "MeasuredError",
     "OutputSpec",
+    "PassRecord",
     "PostProcessing",
     "ReplayLock",
     "RunArgs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,18 +16,22 @@ from proofhold import fieldelement
 from proofhold.canonical import file_digest
 from proofhold.compile import native, settings
 from proofhold.compile.cache import write_atomically
+from proofhold.compile.derivation import Derivation
 from proofhold.compile.errors import CompileError
 from proofhold.compile.specification import Sample, Specification, read_samples
 from proofhold.compile.srs import Srs, verification_cut
+from proofhold.compile.tables import ASSUMED_RANGE, measure_range
 from proofhold.compile.toolchain import Toolchain
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.locks import (
+    MAX_K,
     TAG_LENGTH,
     TAG_NAME,
     CircuitLock,
     Contract,
     Cost,
     MeasuredError,
+    PassRecord,
     ReplayLock,
     RunArgs,
     Segment,
@@ -107,15 +111,18 @@ def build(
 
     """
     on_step("checking the model")
-    derived = tools.derive(published)
-    write_atomically(folder / native.MODEL_FILE, derived)
+    derivation = tools.derive(published)
+    write_atomically(folder / native.MODEL_FILE, derivation.model)
     ports, outputs = tools.describe(published)
     inputs = specification.inputs(ports)
     samples = read_samples(specification.samples, inputs)
     peak = check_peak(tools.peak(published, inputs), run_args)
+    passes = _compare_passes(published, derivation, samples, tools)
 
     on_step("deriving the circuit's settings")
-    pinned, k = derive_settings(folder, run_args, inputs, outputs, tools)
+    pinned, k, run_args = derive_settings(
+        folder, run_args, inputs, outputs, tools, data=calibration_data(samples, inputs)
+    )
     parsed = json.loads(pinned)
     on_step(f"preparing the reference string, k = {k}")
     srs = srs_for_k(k)
@@ -127,16 +134,17 @@ def build(
 
     on_step(f"measuring the error on {len(samples)} samples, and probing the domain")
     output_scales = tuple(parsed["model_output_scales"])
-    error = _measure(folder, published, samples, output_scales, tools)
-    _probe(folder, inputs, tools)
+    error = _measure(folder, published, samples, output_scales, run_args, tools)
+    tools.evaluate(folder / native.CIRCUIT_FILE, _corners(inputs), lookup_range=run_args.lookup_range)
     on_step("proving one sample")
-    proof_bytes = _prove_one(folder, samples[0], run_args.input_scale, srs, pinned, vk, cut, tools)
+    proof_bytes = _prove_one(folder, samples[0], run_args, srs, pinned, vk, cut, tools)
 
     offset = sum(spec.elements for spec in inputs)
     circuit = CircuitLock(
         name=name,
         model=file_digest(published),
-        derived_model=file_digest(derived),
+        derived_model=file_digest(derivation.model),
+        passes=passes,
         ezkl_version=version("ezkl"),
         settings=file_digest(pinned),
         vk=file_digest(vk),
@@ -180,14 +188,31 @@ def build(
     return Built(circuit, replay, pinned, vk, cut, srs, folder)
 
 
+def _compare_passes(
+    published: bytes, derivation: Derivation, samples: tuple[Sample, ...], tools: Toolchain
+) -> tuple[PassRecord, ...]:
+    """Compare the model before and after each pass that changed it."""
+    before, records = published, []
+    for name, after in derivation.changes:
+        difference = tools.difference(before, after, [sample.inputs for sample in samples])
+        records.append(PassRecord(name, difference))
+        before = after
+    return tuple(records)
+
+
 def derive_settings(
     folder: Path,
     run_args: RunArgs,
     inputs: tuple[InputSpec, ...],
     outputs: tuple[OutputSpec, ...],
     tools: Toolchain,
-) -> tuple[bytes, int]:
-    """Write the settings of the derived model in `folder`, at the k that fits; gives them and that k.
+    *,
+    data: list[Any] | None,
+) -> tuple[bytes, int, RunArgs]:
+    """Write the settings of the derived model in `folder`; gives them, the k that fits, and the arguments.
+
+    The arguments come back with the range of the lookup tables: as asked for, or measured on `data` (ezkl's
+    input data); where there is none of that either, some range is assumed.
 
     Raises:
         CompileError: ``compile.…``: ezkl refuses the model, or we what it made of it.
@@ -195,16 +220,25 @@ def derive_settings(
 
     """
     instances = sum(spec.elements for spec in inputs) + TAG_LENGTH + sum(port.elements for port in outputs)
-    guess = json.loads(tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS)))
+    raw = tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS))
+    guess = json.loads(raw)
     settings.check(guess, run_args, inputs, outputs)
-    k = settings.smallest_k(guess, instances)
+    if not settings.needs_tables(guess):
+        run_args = replace(run_args, lookup_range=None)
+    elif run_args.lookup_range is None:
+        write_atomically(folder / native.SETTINGS_FILE, settings.stabilise(raw))
+        found = ASSUMED_RANGE if data is None else measure_range(folder, data, tools)
+        run_args = replace(run_args, lookup_range=found)
+    k = settings.smallest_k(guess, instances, run_args.lookup_range)
+    if k > MAX_K:
+        raise CompileError("compile.too_large", f"the circuit takes k = {k}, expected at most {MAX_K}")
     pinned = settings.stabilise(tools.settings(folder, settings.arguments(run_args, k)))
     parsed = json.loads(pinned)
     settings.check(parsed, run_args, inputs, outputs)
-    if settings.smallest_k(parsed, instances) != k:
+    if settings.smallest_k(parsed, instances, run_args.lookup_range) != k:
         raise CompileError("compile.unexpected_settings", f"the number of rows changed with k = {k}")
     write_atomically(folder / native.SETTINGS_FILE, pinned)
-    return pinned, k
+    return pinned, k, run_args
 
 
 def check_peak(peak: float | None, run_args: RunArgs) -> float | None:
@@ -237,12 +271,14 @@ def _measure(
     published: bytes,
     samples: tuple[Sample, ...],
     output_scales: tuple[int, ...],
+    run_args: RunArgs,
     tools: Toolchain,
 ) -> MeasuredError:
     """Compare the circuit's outputs, dequantised, with onnxruntime's on the published model."""
-    data = [_input_data([tensor.numpy() for tensor in sample.inputs.items]) for sample in samples]
+    circuit, data = folder / native.CIRCUIT_FILE, [_sample_data(sample) for sample in samples]
+    outputs = tools.evaluate(circuit, data, lookup_range=run_args.lookup_range)
     max_abs = relative_l2 = 0.0
-    for sample, elements in zip(samples, tools.evaluate(folder / native.CIRCUIT_FILE, data), strict=True):
+    for sample, elements in zip(samples, outputs, strict=True):
         reference = tools.run(published, sample.inputs)
         for tensor, output, scale in zip(reference.items, elements, output_scales, strict=True):
             expected = tensor.numpy().astype(np.float64).ravel()
@@ -259,8 +295,17 @@ def _measure(
     return MeasuredError(len(samples), max_abs, relative_l2)
 
 
-def _probe(folder: Path, inputs: tuple[InputSpec, ...], tools: Toolchain) -> None:
-    """Run the circuit at corners of the domain: all low, all high, and some mixed ones, always the same."""
+def calibration_data(samples: tuple[Sample, ...], inputs: tuple[InputSpec, ...]) -> list[Any]:
+    """Give all on which lookup tables are measured: the samples, and corners of the domain."""
+    return [_sample_data(sample) for sample in samples] + _corners(inputs)
+
+
+def _sample_data(sample: Sample) -> list[list[float | int]]:
+    return _input_data([tensor.numpy() for tensor in sample.inputs.items])
+
+
+def _corners(inputs: tuple[InputSpec, ...]) -> list[Any]:
+    """Give corners of the domain: all low, all high, and some mixed ones, always the same."""
     draw = random.Random(PROBE_SEED)  # noqa: S311 - chosen for being repeatable
     corners = [
         [np.full(spec.elements, spec.low) for spec in inputs],
@@ -270,13 +315,13 @@ def _probe(folder: Path, inputs: tuple[InputSpec, ...], tools: Toolchain) -> Non
         [np.array([draw.choice((spec.low, spec.high)) for _ in range(spec.elements)]) for spec in inputs]
         for _ in range(PROBES)
     ]
-    tools.evaluate(folder / native.CIRCUIT_FILE, [_input_data(list(corner)) for corner in corners])
+    return [_input_data(list(corner)) for corner in corners]
 
 
 def _prove_one(
     folder: Path,
     sample: Sample,
-    input_scale: int,
+    run_args: RunArgs,
     srs: Srs,
     pinned: bytes,
     vk: bytes,
@@ -287,10 +332,13 @@ def _prove_one(
 
     Its instances have to begin as every verifier will rebuild them: inputs in the model's order, the tag.
     """
-    data = _input_data([tensor.numpy() for tensor in sample.inputs.items])
-    instances, proof = tools.prove(folder / native.CIRCUIT_FILE, folder / native.PK_FILE, srs.path, data)
+    data = _sample_data(sample)
+    paths = (folder / native.CIRCUIT_FILE, folder / native.PK_FILE, srs.path)
+    instances, proof = tools.prove(*paths, data, lookup_range=run_args.lookup_range)
     *inputs, tag = data
-    expected = [fieldelement.quantise(number, input_scale) for numbers in inputs for number in numbers]
+    expected = [
+        fieldelement.quantise(number, run_args.input_scale) for numbers in inputs for number in numbers
+    ]
     expected += [int(byte) for byte in tag]
     if instances[: len(expected)] != [fieldelement.encode(value) for value in expected]:
         raise CompileError("compile.self_test", "a proof's instances are not inputs, tag, outputs")

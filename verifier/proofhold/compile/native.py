@@ -16,8 +16,10 @@ from typing import Any
 
 from proofhold import canonical
 from proofhold.compile.errors import CompileError
+from proofhold.compile.packing import unpack
 from proofhold.domain import InputSpec
 from proofhold.errors import Malformed
+from proofhold.payload import Tensors, decode_payload
 from proofhold.runner import Task
 
 OK, MALFORMED, REFUSED = b"\x00", b"\x01", b"\x02"
@@ -59,10 +61,20 @@ def unwrap(result: bytes) -> bytes:
 
 @refusals_as_data
 def derive_model(published: bytes) -> bytes:
-    """Run all passes over a published model; gives the derived model's bytes."""
+    """Run all passes over a published model; gives an encoded `Derivation`."""
     from proofhold.compile.passes import derive
 
-    return derive(published)
+    return derive(published).encode()
+
+
+@refusals_as_data
+def compare_models(before: bytes, after: bytes, samples: bytes) -> bytes:
+    """Give `comparison.largest_difference` as JSON; `samples` packs encoded payloads."""
+    from proofhold.compile.comparison import largest_difference
+
+    payloads = [decode_payload(sample) for sample in unpack(samples)]
+    arrays = [{t.name: t.numpy() for t in p.items} for p in payloads if isinstance(p, Tensors)]
+    return json.dumps(largest_difference(before, after, arrays)).encode()
 
 
 @refusals_as_data
@@ -125,7 +137,8 @@ def generate_settings(folder: bytes, arguments: bytes) -> bytes:
     work = Path(folder.decode())
     run_args = ezkl.PyRunArgs()
     for name, value in json.loads(arguments).items():
-        setattr(run_args, name, value)
+        # A range is a tuple to ezkl, and a list to JSON.
+        setattr(run_args, name, tuple(value) if isinstance(value, list) else value)
     raw = work / "settings.raw.json"
     if not ezkl.gen_settings(str(work / MODEL_FILE), str(raw), py_run_args=run_args):
         raise CompileError("compile.settings_failed", "ezkl gave no settings for this model")
@@ -151,26 +164,40 @@ def set_up(folder: bytes, srs: bytes) -> bytes:
 
 
 @refusals_as_data
-def evaluate(circuit: bytes, inputs: bytes) -> bytes:
+def evaluate(circuit: bytes, inputs: bytes, lookup_range: bytes) -> bytes:
     """Run the circuit at the path `circuit` on many inputs without proving.
 
-    `inputs` is a JSON list of what ezkl calls input data; gives a JSON list of the outputs' field elements.
+    `inputs` is a JSON list of what ezkl calls input data, `lookup_range` that of the circuit, or null; gives
+    a JSON list of the outputs' field elements.
 
     Raises:
-        CompileError: ``compile.not_provable``, naming the first input for which there is no witness.
+        CompileError: ``compile.not_provable``, naming the first input that has no proof.
 
     """
     results = []
     with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
         for index, data in enumerate(json.loads(inputs)):
             witness = _witness(circuit.decode(), data, Path(folder), index)
+            _check_lookups(witness, json.loads(lookup_range), index)
             results.append(witness["outputs"])
     return json.dumps(results).encode()
 
 
 @refusals_as_data
-def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes) -> bytes:
-    """Prove one run: paths of circuit, proving key and SRS, and ezkl's input data as JSON.
+def measure_lookups(circuit: bytes, inputs: bytes) -> bytes:
+    """Give the least and the largest integer, as JSON, that the circuit looks up in tables on many inputs."""
+    low = high = 0
+    with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
+        for index, data in enumerate(json.loads(inputs)):
+            witness = _witness(circuit.decode(), data, Path(folder), index)
+            low = min(low, witness["min_lookup_inputs"])
+            high = max(high, witness["max_lookup_inputs"])
+    return json.dumps([low, high]).encode()
+
+
+@refusals_as_data
+def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes, lookup_range: bytes) -> bytes:
+    """Prove one run: paths of circuit, proving key and SRS, ezkl's input data and the lookup range as JSON.
 
     Gives canonical JSON, ``{"instances": [field elements], "proof": hexadecimal}``: the only parts of ezkl's
     proof file that the verifying key authenticates.
@@ -178,7 +205,8 @@ def prove(circuit: bytes, pk: bytes, srs: bytes, inputs: bytes) -> bytes:
     ezkl = _ezkl()
     with tempfile.TemporaryDirectory(prefix="proofhold-") as folder:
         work = Path(folder)
-        _witness(circuit.decode(), json.loads(inputs), work, 0)
+        witness = _witness(circuit.decode(), json.loads(inputs), work, 0)
+        _check_lookups(witness, json.loads(lookup_range), 0)
         proof = work / "proof.json"
         ezkl.prove(str(work / "witness.json"), circuit.decode(), pk.decode(), str(proof), srs.decode())
         made = json.loads(proof.read_bytes())
@@ -202,3 +230,16 @@ def _witness(circuit: str, data: Any, work: Path, index: int) -> dict[str, Any]:
         ) from error
     made: dict[str, Any] = json.loads(witness.read_bytes())
     return made
+
+
+def _check_lookups(witness: dict[str, Any], lookup_range: list[int] | None, index: int) -> None:
+    """Refuse a witness that leaves the tables: ezkl makes it without a word, and then hangs while proving."""
+    if lookup_range is None:
+        return
+    low, high = lookup_range
+    least, largest = witness["min_lookup_inputs"], witness["max_lookup_inputs"]
+    if least < low or largest > high:
+        raise CompileError(
+            "compile.not_provable",
+            f"input {index} looks up {least} to {largest} in tables of {low} to {high}: it has no proof",
+        )

@@ -11,19 +11,20 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proofhold.compile import native, settings
 from proofhold.compile.cache import write_atomically
 from proofhold.compile.check import NOT_ABOUT_THE_MODEL
-from proofhold.compile.circuit import check_peak, derive_settings
+from proofhold.compile.circuit import calibration_data, check_peak, derive_settings
 from proofhold.compile.errors import CompileError
 from proofhold.compile.prediction import Prediction, predict
-from proofhold.compile.specification import Specification
+from proofhold.compile.specification import Specification, read_samples
 from proofhold.compile.toolchain import Toolchain
 from proofhold.domain import InputSpec, OutputSpec
-from proofhold.locks import MAX_K, TAG_LENGTH, RunArgs
+from proofhold.locks import TAG_LENGTH, RunArgs
 
-REFUSED_FOR_A_NODE = ("compile.unsupported", "compile.needs_lookups", "compile.settings_failed")
+REFUSED_FOR_A_NODE = ("compile.unsupported", "compile.settings_failed")
 
 _AS_GEMM = "rewrite it as tensor operators: MatMul and comparisons"
 _OUTSIDE = "leave it out of the model and state it as post_processing in model.toml, if it is the last step"
@@ -50,7 +51,6 @@ _ADVICE_BY_CODE: Mapping[str, str] = {
     "compile.custom_operators": "export with the standard operator set only",
     "compile.domain_too_wide": "narrow the input domain in model.toml, or lower --scale",
     "compile.dtype": "export the model with float32 inputs and outputs",
-    "compile.needs_lookups": "replace the operator by Add, Mul, MatMul, Conv, Relu and the like",
     "compile.opset": "export the model with another operator set version",
     "compile.shape": "export the model with fixed shapes",
     "compile.too_large": "make the model smaller, or prove it in parts",
@@ -84,6 +84,8 @@ class Plan:
     predicted: Prediction | None = None
     domain_checked: bool = False
     """Whether the input domain was known, and the circuit found to hold it."""
+    lookup_range: tuple[int, int] | None = None
+    """What the lookup tables cover, if there are any: measured where samples are known, else assumed."""
 
 
 def plan(
@@ -104,28 +106,41 @@ def plan(
 
     """
     try:
-        derived = tools.derive(published)
+        derived = tools.derive(published).model
         ports, outputs = tools.describe(published)
         inputs = specification.inputs(ports) if specification else _of_any_domain(ports)
         if specification:
             check_peak(tools.peak(published, inputs), run_args)
+        data = _calibration(specification, inputs)
     except CompileError as error:
         return Plan(_obstacle(error, _foreign_node(published, error, tools)))
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
         folder = Path(temporary)
         write_atomically(folder / native.MODEL_FILE, derived)
         try:
-            pinned, k = derive_settings(folder, run_args, inputs, outputs, tools)
+            pinned, k, run_args = derive_settings(folder, run_args, inputs, outputs, tools, data=data)
         except CompileError as error:
             if error.code in NOT_ABOUT_THE_MODEL:
                 raise
             return Plan(_obstacle(error, _refused_node(derived, run_args, error, folder, tools)))
-    if k > MAX_K:
-        too_large = CompileError("compile.too_large", f"the circuit takes k = {k}, expected at most {MAX_K}")
-        return Plan(_obstacle(too_large, ("", "")))
     rows: int = json.loads(pinned)["num_rows"]
     instances = TAG_LENGTH + sum(port.elements for port in (*ports, *outputs))
-    return Plan(None, rows, k, instances, predict(k), domain_checked=specification is not None)
+    return Plan(
+        None,
+        rows,
+        k,
+        instances,
+        predict(k),
+        domain_checked=specification is not None,
+        lookup_range=run_args.lookup_range,
+    )
+
+
+def _calibration(specification: Specification | None, inputs: tuple[InputSpec, ...]) -> list[Any] | None:
+    """Give the data for measuring lookup tables, where the specification's samples exist already."""
+    if specification is None or not specification.samples.is_file():
+        return None
+    return calibration_data(read_samples(specification.samples, inputs), inputs)
 
 
 def _of_any_domain(ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
@@ -165,10 +180,10 @@ def _refused_node(
 def _is_refused(cut: bytes, run_args: RunArgs, folder: Path, tools: Toolchain) -> bool:
     write_atomically(folder / native.MODEL_FILE, cut)
     try:
-        made = tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS))
+        tools.settings(folder, settings.arguments(run_args, settings.LOGROWS_GUESS))
     except CompileError:
         return True
-    return bool(json.loads(made)["required_lookups"])
+    return False
 
 
 def _obstacle(error: CompileError, node: tuple[str, str]) -> Obstacle:

@@ -83,7 +83,7 @@ def about(seconds: float) -> str:
 def _make(published: bytes, settings: bytes, lock: CircuitLock, srs: Path, kept: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary, Toolchain() as tools:
         folder = Path(temporary)
-        derived = tools.derive(published)
+        derived = tools.derive(published).model
         if file_digest(derived) != lock.derived_model:
             raise _differs(lock, "derived model", file_digest(derived), lock.derived_model)
         write_atomically(folder / native.MODEL_FILE, derived)

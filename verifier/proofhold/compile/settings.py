@@ -19,6 +19,9 @@ LOGROWS_GUESS = 17
 """What ezkl is given before the number of rows is known; the second call gets the right one."""
 RESERVED_ROWS = 16
 """Rows at a column's end that hold no values (halo2's blinding factors take 6), with a margin."""
+MAX_TABLE_COLUMNS = 4
+"""In how many columns a lookup table may be laid out: each is another argument in the proof, and still
+cheaper than a table in one column of twice the rows (docs/adr/0080-lookup-tables.md)."""
 MIN_K = 8
 
 _UNSTABLE = frozenset({"timestamp"})
@@ -36,7 +39,9 @@ _KNOWN = frozenset(
 
 def arguments(run_args: RunArgs, k: int) -> dict[str, Any]:
     """Give the arguments for ezkl by its own names."""
+    tables = {} if run_args.lookup_range is None else {"lookup_range": run_args.lookup_range}
     return {
+        **tables,
         "num_inner_cols": run_args.columns,
         "decomp_base": run_args.decomp_base,
         "decomp_legs": run_args.decomp_legs,
@@ -76,8 +81,7 @@ def check(
     """Compare settings with what was asked for and with the model's shapes.
 
     Raises:
-        CompileError: ``compile.unsafe_check_mode``, ``compile.needs_lookups`` or
-            ``compile.unexpected_settings``.
+        CompileError: ``compile.unsafe_check_mode`` or ``compile.unexpected_settings``.
 
     """
     modes = check_modes(settings)
@@ -86,12 +90,6 @@ def check(
             "compile.unsafe_check_mode",
             f"the check mode is {', '.join(sorted(modes)) or 'missing'}, expected {SAFE_CHECK_MODE}: "
             "ezkl would leave its own sanity checks out",
-        )
-    if settings["required_lookups"]:
-        operator = json.dumps(settings["required_lookups"][0])[:80]
-        raise CompileError(
-            "compile.needs_lookups",
-            f"the model needs a lookup table ({operator}): move activations other than Relu out of it",
         )
     shapes = [list(spec.shape) for spec in (*inputs,)] + [[1, TAG_LENGTH]] + [list(s.shape) for s in outputs]
     asked = settings["run_args"]
@@ -106,6 +104,7 @@ def check(
         ("columns", asked["num_inner_cols"], run_args.columns),
         ("decomposition", [asked["decomp_base"], asked["decomp_legs"]],
          [run_args.decomp_base, run_args.decomp_legs]),
+        ("lookup range", tuple(asked["lookup_range"]), run_args.lookup_range or tuple(asked["lookup_range"])),
     ):  # fmt: skip
         if got != expected:
             raise CompileError(
@@ -113,12 +112,21 @@ def check(
             )
 
 
-def smallest_k(settings: dict[str, Any], instances: int) -> int:
-    """Give the least k at which each column is one block of 2^k rows.
+def smallest_k(settings: dict[str, Any], instances: int, lookup_range: tuple[int, int] | None) -> int:
+    """Give the least k at which each column of values is one block of 2^k rows, and each table a few.
 
     ezkl accepts a smaller one: it splits each column in blocks, and every block is another commitment in
     the proof (3,072 bytes at one block, 5,344 at two) for little time saved.
     """
     ranges = [high - low + 1 for low, high in settings["required_range_checks"]]
-    rows: int = max([settings["num_rows"], instances, *ranges]) + RESERVED_ROWS
+    dynamic = settings["total_dynamic_col_size"] + settings["total_shuffle_col_size"]
+    table = 0
+    if lookup_range is not None:
+        table = -(-(lookup_range[1] - lookup_range[0] + 1) // MAX_TABLE_COLUMNS)
+    rows: int = max([settings["num_rows"], instances, dynamic, table, *ranges]) + RESERVED_ROWS
     return max(MIN_K, (rows - 1).bit_length())
+
+
+def needs_tables(settings: dict[str, Any]) -> bool:
+    """Whether the circuit looks anything up."""
+    return bool(settings["required_lookups"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from proofhold.compile import native
+from proofhold.compile.derivation import Derivation
 from proofhold.compile.errors import CompileError, ToolFailed
+from proofhold.compile.packing import pack
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
@@ -44,9 +47,15 @@ class Toolchain:
         self._reader.close()
         self._prover.close()
 
-    def derive(self, published: bytes) -> bytes:
+    def derive(self, published: bytes) -> Derivation:
         """Run all passes over a published model."""
-        return self._read(native.derive_model, published)
+        return Derivation.decode(self._read(native.derive_model, published))
+
+    def difference(self, before: bytes, after: bytes, samples: Sequence[Tensors]) -> float:
+        """Give the largest difference of two models' outputs; see `comparison.largest_difference`."""
+        payloads = pack(encode_payload(sample) for sample in samples)
+        found: float = json.loads(self._read(native.compare_models, before, after, payloads))
+        return found
 
     def describe(self, published: bytes) -> tuple[tuple[OutputSpec, ...], tuple[OutputSpec, ...]]:
         """List a model's inputs and outputs."""
@@ -89,17 +98,28 @@ class Toolchain:
         """Make both keys of the circuit in `folder`."""
         self._prove(native.set_up, _path(folder), _path(srs))
 
-    def evaluate(self, circuit: Path, inputs: list[Any]) -> list[list[list[str]]]:
+    def evaluate(
+        self, circuit: Path, inputs: list[Any], *, lookup_range: tuple[int, int] | None
+    ) -> list[list[list[str]]]:
         """Run a circuit on many inputs; gives for each, for each output, its field elements."""
-        result: list[list[list[str]]] = json.loads(
-            self._prove(native.evaluate, _path(circuit), json.dumps(inputs).encode())
-        )
+        parts = (json.dumps(inputs).encode(), json.dumps(lookup_range).encode())
+        result: list[list[list[str]]] = json.loads(self._prove(native.evaluate, _path(circuit), *parts))
         return result
 
-    def prove(self, circuit: Path, pk: Path, srs: Path, inputs: Any) -> tuple[list[str], bytes]:
+    def lookups(self, circuit: Path, inputs: list[Any]) -> tuple[int, int]:
+        """Give the least and the largest integer that a circuit looks up in tables on many inputs."""
+        low, high = json.loads(
+            self._prove(native.measure_lookups, _path(circuit), json.dumps(inputs).encode())
+        )
+        return low, high
+
+    def prove(
+        self, circuit: Path, pk: Path, srs: Path, inputs: Any, *, lookup_range: tuple[int, int] | None
+    ) -> tuple[list[str], bytes]:
         """Prove one run; gives the instances and the proof."""
         paths = (_path(circuit), _path(pk), _path(srs))
-        made = json.loads(self._prove(native.prove, *paths, json.dumps(inputs).encode()))
+        parts = (json.dumps(inputs).encode(), json.dumps(lookup_range).encode())
+        made = json.loads(self._prove(native.prove, *paths, *parts))
         return made["instances"], bytes.fromhex(made["proof"])
 
     def verify(self, snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bool:

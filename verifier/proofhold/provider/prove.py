@@ -76,12 +76,9 @@ class Prover:
         on_step(f"proving (k = {lock.cost.k}, {lock.cost.rows} rows; {about(foretell(lock).prove_s)})")
         numbers = [tensor.numpy().ravel().tolist() for tensor in inputs.items]
         data = json.dumps([*numbers, list(job_tag(job))]).encode()
-        paths = (keys.circuit, keys.pk, keys.srs)
-        made = native.unwrap(
-            self.runner.run(
-                native.prove, *(str(path).encode() for path in paths), data, deadline_s=self.deadline_s
-            )
-        )
+        parts = [str(path).encode() for path in (keys.circuit, keys.pk, keys.srs)]
+        parts += [data, json.dumps(lock.run_args.lookup_range).encode()]
+        made = native.unwrap(self.runner.run(native.prove, *parts, deadline_s=self.deadline_s))
         proof = _read(made)
         # Before signing: what we claim must be what a verifier will rebuild.
         expected = expected_instances(lock, job, inputs, proved_output(lock, proof.instances))
