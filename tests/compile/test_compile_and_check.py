@@ -61,7 +61,7 @@ def test_compiling_again_gives_the_committed_files(root: Path, cache: Path, tool
     committed = lock_of(root)
     assert replace(lock, error=committed.error) == committed
     listed = {entry.name for entry in Catalogue.load(root)}
-    assert listed == {"breast_cancer", "digits"}
+    assert {"breast_cancer", "digits"} <= listed
 
 
 def test_the_larger_circuit_is_as_pinned(root: Path, cache: Path, tools: Toolchain) -> None:
