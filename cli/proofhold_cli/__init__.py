@@ -44,12 +44,12 @@ COMMANDS = {
         "Accept a job, respond to it, see the cost.",
     ),
     "receipt": ("proofhold_cli.receipt", "receipt_group", "Show, verify and recompute receipts."),
+    "replay": ("proofhold_cli.replay", "replay_group", "Pin how a model is re-executed."),
     "shadow": (
         "proofhold_cli.shadow",
         "shadow_group",
         "Compare a hook in shadow mode with what really happened.",
     ),
-    "replay": ("proofhold_cli.replay", "replay_group", "Pin how a model is re-executed."),
     "srs": ("proofhold_cli.srs", "srs_group", "Make or import a structured reference string."),
     "verify": ("proofhold_cli.verify", "verify_command", "Judge a bundle under a policy."),
 }

@@ -67,6 +67,9 @@ def decline_command(job_file: Path, key_file: Path, out_file: Path, as_json: boo
 @click.argument("job_file", metavar="JOB", type=FILE)
 @click.argument("input_file", metavar="INPUT", type=FILE)
 @click.option("--prove", is_flag=True, help="Make a zero-knowledge proof; without it the claim is sampled.")
+@click.option(
+    "--trace", is_flag=True, help="Commit to the tensors at the model's cuts: a check is then of one segment."
+)
 @key_option
 @out_option
 @root_option
@@ -75,6 +78,7 @@ def respond_command(
     job_file: Path,
     input_file: Path,
     prove: bool,
+    trace: bool,
     key_file: Path,
     out_file: Path,
     root: Path | None,
@@ -107,6 +111,7 @@ def respond_command(
             entry,
             SigningKey.load(key_file),
             prover=Prover(runner) if prove else None,
+            trace=trace,
             on_step=on_step,
         )
     write_file(out_file, bundle.encode())
@@ -173,6 +178,37 @@ def bench_command(
     click.echo(f"  memory       {cost.memory_bytes / 1e6:.0f} MB at its peak")
     if price is not None:
         click.echo(f"  price        {price:f} a proof, at {machine_hour:f} an hour")
+
+
+@provider_group.command("open")
+@click.argument("bundle_file", metavar="BUNDLE", type=FILE)
+@click.option("--segment", type=click.IntRange(0), required=True, help="Which segment is asked for.")
+@out_option
+@root_option
+@json_option
+def open_command(bundle_file: Path, segment: int, out_file: Path, root: Path | None, as_json: bool) -> None:
+    """Open one segment of the claim in BUNDLE, which was drawn to be checked, and write it as an answer.
+
+    The model runs once more: the same machine gives the same bytes, so nothing has to be kept between the
+    claim and its opening. `proofhold verify --answers` reads what is written.
+    """
+    from proofhold.answers import encode_answers
+    from proofhold.catalogue import Catalogue
+    from proofhold.core import Answer, NeedKind
+    from proofhold.errors import Misuse
+    from proofhold.job import OnnxModel
+    from proofhold.provider import open_segment
+    from proofhold_cli.files import read_bundle, write_file
+    from proofhold_cli.root import find_root
+
+    exchange = read_bundle(bundle_file).exchange
+    model = exchange.job.document.model
+    entry = Catalogue.load(find_root(root)).by_digest(model.onnx) if isinstance(model, OnnxModel) else None
+    if entry is None:
+        raise Misuse("the job's model is not in this catalogue")
+    opening = open_segment(exchange, entry, segment)
+    write_file(out_file, encode_answers([Answer(NeedKind.OPENING, opening.encode())]))
+    _say("opened", exchange.job.digest, out_file, as_json=as_json)
 
 
 def _say(what: str, job: str, out_file: Path, *, as_json: bool) -> None:

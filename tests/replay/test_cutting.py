@@ -29,9 +29,8 @@ def test_segments_alone_give_what_the_whole_run_gave(name: str) -> None:
     lock = pinned(name).lock
     rerunner = Rerunner(entry(name), runner())
     sample = draw(lock.inputs, 7)
-    traced = rerunner.traced(bytes(32), sample)
-    cuts = rerunner.boundaries([b.name for b in lock.boundaries], sample)
-    run = {t.name: t for t in (*sample, *cuts, *traced.outputs)}
+    traced = rerunner.traced(bytes(32), sample, wanted=[b.name for b in lock.boundaries])
+    run = {t.name: t for t in (*sample, *traced.cuts, *traced.outputs)}
     hasher = traced.trace.hasher
     assert traced.trace.leaves == tuple(hasher.leaf(run[leaf.name]) for leaf in lock.leaves)
     for index, segment in enumerate(lock.segments):

@@ -25,7 +25,7 @@ from judging import (
     shifted,
     unproved,
 )
-from proofhold.backends.replay import RUN_DEADLINE_S, ReplayBackend, relative_l2
+from proofhold.backends.replay import RUN_DEADLINE_S, ReplayBackend
 from proofhold.catalogue import Entry
 from proofhold.core import (
     Answer,
@@ -43,6 +43,7 @@ from proofhold.exchange import Bundle
 from proofhold.execution import run_model
 from proofhold.job import PPM
 from proofhold.payload import Document, Payload, Tensor, Tensors, encode_payload
+from proofhold.replay.compare import relative_l2
 from proofhold.runner import Runner
 from proofhold.sampling import commitment
 

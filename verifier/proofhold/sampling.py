@@ -14,7 +14,8 @@ from proofhold.job import NONCE_BYTES, PPM
 
 SECRET_BYTES = 32
 SEED_PREFIX_BYTES = 8
-"""How much of the seed decides: 64 bits make the drawn rate exact to 5e-20."""
+"""How much of the seed decides whether a job is drawn, and as much again which segment: 64 bits make the
+drawn rate exact to 5e-20."""
 
 
 def commitment(nonce: bytes, secret: bytes) -> Digest:
@@ -58,6 +59,22 @@ def is_drawn(seed: Digest, rate_ppm: int) -> bool:
     _expect_length("seed prefix", prefix, SEED_PREFIX_BYTES)
     threshold = (rate_ppm << 8 * SEED_PREFIX_BYTES) // PPM
     return int.from_bytes(prefix, "big") < threshold
+
+
+def draw_segment(seed: Digest, segments: int) -> int:
+    """Draw which of a model's segments is checked: each is as likely as every other.
+
+    The second 64 bits of the seed, as a big-endian number, times the number of segments, divided by 2^64.
+
+    Raises:
+        Misuse: there is no segment.
+
+    """
+    if segments < 1:
+        raise Misuse(f"segments: got {segments}, expected at least 1")
+    part = bytes.fromhex(seed)[SEED_PREFIX_BYTES : 2 * SEED_PREFIX_BYTES]
+    _expect_length("second part of the seed", part, SEED_PREFIX_BYTES)
+    return int.from_bytes(part, "big") * segments >> 8 * SEED_PREFIX_BYTES
 
 
 def _expect_length(what: str, value: bytes, expected: int) -> None:

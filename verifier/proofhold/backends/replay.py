@@ -2,22 +2,25 @@
 
 The job commits to a secret; once the claim is recorded the secret is revealed, and seed = H(secret, claim)
 decides whether this job is drawn. One that is not drawn is accepted as NOT_DRAWN. One that is drawn is run
-again, whole, on the published model, and each output must lie within the tolerance that the replay lock pins.
-The steps:
+again on the published model: one segment of it, which the seed names, where the claim commits to the run's
+trace, and else the whole. What comes out must lie within the tolerance that the replay lock pins. The steps:
 
 1. The claimed output has the names, dtypes and shapes of the model's outputs, and is finite.
 2. The reveal opens the job's commitment.
-3. The seed draws the job, or passes it over.
-4. Run the model on the input, in a worker.
-5. Compare each output in the relative 2-norm.
+3. The seed draws the job, or passes it over; and it draws the segment.
+4. The opening of that segment leads from the job's input, the cuts and the claim's output to the root.
+5. Run the segment on its *committed* input, or the model on the job's, in a worker.
+6. Compare what came out with what was committed to, in the relative 2-norm. Labels are never compared.
 
-A mismatch is a measurement, not a fact that anyone recomputes to the bit: it opens a dispute.
+No opening, a wrong one and one that contradicts the model are three things. The first is a need: silence is
+for the escrow's clock to punish (P12). The second was put there by somebody, who has not signed it: it is
+dropped, and the need stays. The third fits the root that the provider signed: it is the provider's own word.
+It is a measurement all the same, and no fact that anyone recomputes to the bit: it opens a dispute.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proofhold.catalogue import Entry
@@ -36,14 +39,17 @@ from proofhold.core import (
     Refuted,
     Unclear,
 )
-from proofhold.errors import Malformed
+from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Exchange
 from proofhold.execution import run_model
 from proofhold.job import REPLAY_KIND as KIND
 from proofhold.locks import ReplayLock
-from proofhold.payload import Payload, Tensor, Tensors, decode_payload, encode_payload
+from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
+from proofhold.replay.rerun import Rerunner
+from proofhold.replay.segments import Committed, compared, distances, opened
+from proofhold.replay.trace import TraceHasher
 from proofhold.runner import Runner, RunnerError
-from proofhold.sampling import SECRET_BYTES, commitment, is_drawn, seed
+from proofhold.sampling import SECRET_BYTES, commitment, draw_segment, is_drawn, seed
 
 RUN_DEADLINE_S = 120.0
 
@@ -89,62 +95,95 @@ class ReplayBackend:
         secret = _revealed(answers, job.nonce, job.sampling_commitment)  # step 2
         if isinstance(secret, Unclear):
             return secret
-        claim_digest = exchange.claim.digest
-        rate = {"sampling_rate_ppm": str(job.sampling_rate_ppm)}
-        if not is_drawn(seed(secret, claim_digest), job.sampling_rate_ppm):  # step 3
-            return Finding(KIND, _shows(Assurance.NOT_DRAWN), rate)
-
+        drawn = seed(secret, exchange.claim.digest)
+        facts = {"sampling_rate_ppm": str(job.sampling_rate_ppm)}
+        if not is_drawn(drawn, job.sampling_rate_ppm):  # step 3
+            return Finding(KIND, _shows(Assurance.NOT_DRAWN), facts)
+        facts["replay_lock"] = lock.digest
         try:
-            encoded = self.runner.run(  # step 4
-                run_model, entry.model_bytes(), encode_payload(exchange.input), deadline_s=self.deadline_s
-            )
-            recomputed = decode_payload(encoded)
+            if exchange.claim.document.trace_root is None or not lock.boundaries:
+                return self._rerun(entry, lock, exchange, facts)
+            segment = draw_segment(drawn, len(lock.segments))
+            return self._check_segment(entry, lock, exchange, segment, answers, facts)
         except (RunnerError, Malformed) as error:
             text = f"the re-execution did not finish: {error}"
             return _unclear("replay.run_failed", text, Fault.NOBODY, NeedKind.RETRY)
-        return _judge(lock, exchange.output, recomputed, rate)  # step 5
+
+    def _rerun(self, entry: Entry, lock: ReplayLock, exchange: Exchange, facts: dict[str, str]) -> Check:
+        """Run the whole model again (steps 5 and 6): for a claim without a trace, or a model without cuts."""
+        encoded = self.runner.run(
+            run_model, entry.model_bytes(), encode_payload(exchange.input), deadline_s=self.deadline_s
+        )
+        claimed, recomputed = exchange.output, decode_payload(encoded)
+        if not isinstance(claimed, Tensors) or not isinstance(recomputed, Tensors):
+            return _unclear("replay.run_failed", "the model gave no tensors", Fault.VERIFIER, NeedKind.RETRY)
+        tensors = {tensor.name: tensor for tensor in claimed.items}
+        return _judge(
+            compared(tuple(tensors), tensors, recomputed.items), lock.relative_l2, "the model", facts
+        )
+
+    def _check_segment(
+        self,
+        entry: Entry,
+        lock: ReplayLock,
+        exchange: Exchange,
+        segment: int,
+        answers: Sequence[Answer],
+        facts: dict[str, str],
+    ) -> Check:
+        """Check the opening of one segment and run it again (steps 4 to 6)."""
+        root = exchange.claim.document.trace_root
+        if (
+            root is None
+            or not isinstance(exchange.input, Tensors)
+            or not isinstance(exchange.output, Tensors)
+        ):
+            raise Misuse("only a claim on tensors with a trace has segments to check")
+        hasher = TraceHasher(bytes.fromhex(exchange.job.document.nonce))
+        committed = Committed(root, hasher, exchange.input.items, exchange.output.items)
+        bodies = [answer.body for answer in answers if answer.kind is NeedKind.OPENING]
+        found = next(
+            (o for body in bodies if (o := opened(lock, segment, body, committed)) is not None), None
+        )
+        if found is None:
+            return _no_opening(segment, given=bool(bodies))
+        if found.objection:
+            text = "the provider committed to a run of another form than the model's"
+            reason = Reason("replay.trace_form", text, Fault.PROVIDER, found.objection[:200])
+            return Refuted(KIND, (reason,))
+        rerunner = Rerunner(entry, self.runner, deadline_s=self.deadline_s)
+        told = facts | {"segment": f"{segment} of {len(lock.segments)}", "trace_root": root}
+        tolerance = lock.segments[segment].relative_l2
+        return _judge(distances(rerunner, segment, found.tensors), tolerance, f"segment {segment}", told)
 
 
-def relative_l2(claimed: Tensor, recomputed: Tensor) -> float:
-    """Give |claimed - recomputed| / |recomputed| in the 2-norm, in float64; infinite where not comparable."""
-    import numpy as np
-
-    if claimed.shape != recomputed.shape:
-        return math.inf
-    ours = recomputed.numpy().astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        distance = float(np.linalg.norm(claimed.numpy().astype(np.float64) - ours))
-        norm = float(np.linalg.norm(ours))
-    if not (math.isfinite(distance) and math.isfinite(norm)):
-        return math.inf
-    if norm == 0.0:
-        return 0.0 if distance == 0.0 else math.inf
-    return distance / norm
-
-
-def _judge(lock: ReplayLock, claimed: Payload, recomputed: Payload, rate: dict[str, str]) -> Check:
-    if not isinstance(claimed, Tensors) or not isinstance(recomputed, Tensors):
-        return _unclear("replay.run_failed", "the model gave no tensors", Fault.VERIFIER, NeedKind.RETRY)
-    ours = {tensor.name: tensor for tensor in recomputed.items}
-    distances = {t.name: relative_l2(t, ours[t.name]) if t.name in ours else math.inf for t in claimed.items}
+def _judge(distances: Mapping[str, float], tolerance: float, what: str, facts: dict[str, str]) -> Check:
     reasons = tuple(
         Reason(
             "replay.mismatch",
-            f"output {name} is not what the model gives",
+            f"tensor {name} is not what {what} gives",
             Fault.PROVIDER,
             got=f"relative L2 {distance:.3g}",
-            expected=f"at most {lock.relative_l2:g}",
+            expected=f"at most {tolerance:g}",
             measured=True,
         )
         for name, distance in distances.items()
         # Not `distance > tolerance`: a NaN must fail.
-        if not distance <= lock.relative_l2
+        if not distance <= tolerance
     )
     if reasons:
         return Refuted(KIND, reasons)
     worst = max(distances.values())
-    facts = rate | {"replay_lock": lock.digest, "relative_l2": f"{worst:.3g}"}
-    return Finding(KIND, _shows(Assurance.REEXECUTED), facts)
+    return Finding(KIND, _shows(Assurance.REEXECUTED), facts | {"relative_l2": f"{worst:.3g}"})
+
+
+def _no_opening(segment: int, *, given: bool) -> Unclear:
+    if given:
+        code, text = "replay.opening_mismatch", "what was handed in is no opening of the drawn segment"
+    else:
+        code, text = "replay.opening_missing", "this job is drawn: its provider has to open one segment"
+    need = Need(NeedKind.OPENING, str(segment))
+    return Unclear(KIND, (Reason(code, text, Fault.NOBODY, expected=f"segment {segment}"),), (need,))
 
 
 def _check_form(lock: ReplayLock, output: Payload) -> list[Reason]:
@@ -192,4 +231,4 @@ def _unclear(code: str, message: str, fault: Fault, need: NeedKind) -> Unclear:
     return Unclear(KIND, (Reason(code, message, fault),), (Need(need),))
 
 
-__all__ = ["KIND", "ReplayBackend", "relative_l2"]
+__all__ = ["KIND", "ReplayBackend"]

@@ -22,6 +22,7 @@ from proofhold.job import (
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
 from proofhold.provider.prove import Prover
+from proofhold.replay.rerun import Rerunner
 from proofhold.runner import InlineRunner, Runner
 from proofhold.zkproof import KIND as EZKL_KIND
 from proofhold.zkproof import proved_output
@@ -66,6 +67,7 @@ def respond(
     key: SigningKey,
     *,
     prover: Prover | None = None,
+    trace: bool = False,
     runner: Runner | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
@@ -80,6 +82,8 @@ def respond(
         entry: the catalogue's entry of the job's model.
         key: the provider's.
         prover: makes the proof; without one the claim names no evidence and will be sampled.
+        trace: commit to the tensors at the model's cuts, so that a check is of one segment. Without it a
+            claim that is drawn is re-run whole. A proof needs no trace.
         runner: where the model runs; by default in this process, since a provider trusts its own model.
         on_step: told in words what happens.
 
@@ -102,9 +106,18 @@ def respond(
         raise Misuse(f"the job is judged by {', '.join(document.evidence_kinds)}, not by {kind}")
 
     evidence: tuple[Evidence, ...] = ()
-    if prover is None:
+    trace_root = None
+    if trace:
+        if prover is not None:
+            raise Misuse("a claim with a proof is judged by that proof: it needs no trace")
+        on_step("running the model, and hashing what crosses its cuts")
+        rerunner = Rerunner(entry, runner or InlineRunner())
+        traced = rerunner.traced(bytes.fromhex(document.nonce), payload.items)
+        output: Payload = Tensors(traced.outputs)
+        trace_root = traced.trace.root
+    elif prover is None:
         on_step("running the model")
-        output: Payload = decode_payload(
+        output = decode_payload(
             (runner or InlineRunner()).run(run_model, entry.model_bytes(), encode_payload(payload))
         )
     else:
@@ -118,6 +131,7 @@ def respond(
         amount=document.price,
         output=output.digest(bytes.fromhex(document.nonce)),
         evidence=tuple(NamedEvidence(kind=piece.kind, digest=piece.digest) for piece in evidence),
+        trace_root=trace_root,
     )
     return Bundle(Exchange(job, payload, Signed.new(claim, key), output), evidence)
 

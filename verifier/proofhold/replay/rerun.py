@@ -33,9 +33,10 @@ MAX_RUN_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What a traced run gave: the model's outputs, and the hashes of all leaves."""
+    """What a traced run gave: the model's outputs, the tensors at the cuts that were wanted, all hashes."""
 
     outputs: tuple[Tensor, ...]
+    cuts: tuple[Tensor, ...]
     trace: Trace
 
 
@@ -75,22 +76,19 @@ class Rerunner:
         }
         return unpack_tensors(self._run(run_segment, request, inputs), max_bytes=MAX_RUN_BYTES)
 
-    def traced(self, nonce: bytes, inputs: Sequence[Tensor]) -> Traced:
-        """Run the whole model once and hash what crosses the cuts; raises as `segment` does."""
-        request = self._request | {"cuts": self._cuts(), "nonce": nonce.hex()}
+    def traced(self, nonce: bytes, inputs: Sequence[Tensor], *, wanted: Sequence[str] = ()) -> Traced:
+        """Run the whole model once and hash what crosses the cuts; raises as `segment` does.
+
+        The same inputs give the same hashes on the same machine: a provider keeps no tensors between a claim
+        and its opening, and asks again for those that are `wanted`.
+        """
+        cuts = [boundary.name for boundary in self.lock.boundaries]
+        request = self._request | {"cuts": cuts, "nonce": nonce.hex(), "wanted": list(wanted)}
         reader = PackedReader(self._run(run_traced, request, inputs), max_bytes=MAX_RUN_BYTES, what="tensors")
         leaves = read_hashes(reader.record, "leaves", max_items=MAX_LEAVES)
-        outputs = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
+        tensors = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
         reader.close()
-        return Traced(outputs, Trace(TraceHasher(nonce), leaves))
-
-    def boundaries(self, names: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run the whole model once more for some of the tensors at its cuts; raises as `segment` does."""
-        request = self._request | {"cuts": self._cuts(), "wanted": list(names)}
-        return unpack_tensors(self._run(run_boundaries, request, inputs), max_bytes=MAX_RUN_BYTES)
-
-    def _cuts(self) -> list[str]:
-        return [boundary.name for boundary in self.lock.boundaries]
+        return Traced(tensors[len(wanted) :], tensors[: len(wanted)], Trace(TraceHasher(nonce), leaves))
 
     def _run(self, task: Any, request: Mapping[str, Any], inputs: Sequence[Tensor]) -> bytes:
         encoded = canonical.encode(request)
@@ -139,20 +137,10 @@ def run_traced(request: bytes, source: bytes, tensors: bytes) -> bytes:
     hasher = TraceHasher(bytes.fromhex(asked["nonce"]))
     leaves = [hasher.leaf(tensor) for tensor in feed]
     leaves += [hasher.leaf_of(name, value) for name, value in zip(names, values, strict=True)]
-    cuts = len(asked["cuts"])
-    outputs = [Tensor.of(name, value) for name, value in zip(names[cuts:], values[cuts:], strict=True)]
-    header = {"leaves": [leaf.hex() for leaf in leaves], "tensors": [describe(t) for t in outputs]}
-    return pack(header, outputs)
-
-
-def run_boundaries(request: bytes, source: bytes, tensors: bytes) -> bytes:
-    """Give some of the tensors at the cuts; the task behind `Rerunner.boundaries`."""
-    asked = json.loads(request)
-    # All outputs, as in the traced run: a session may take another path for fewer.
-    session = _exposed(asked, source)
-    names = [port.name for port in session.get_outputs()]
-    found = {tensor.name: tensor for tensor in _outputs(session, names, tensors)}
-    return pack_tensors([found[name] for name in asked["wanted"]])
+    found = dict(zip(names, values, strict=True))
+    given = [Tensor.of(name, found[name]) for name in (*asked["wanted"], *names[len(asked["cuts"]) :])]
+    header = {"leaves": [leaf.hex() for leaf in leaves], "tensors": [describe(t) for t in given]}
+    return pack(header, given)
 
 
 _SESSIONS: dict[Any, onnxruntime.InferenceSession] = {}

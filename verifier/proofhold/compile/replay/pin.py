@@ -223,11 +223,11 @@ def _try(entry: Entry, sample: tuple[Tensor, ...], runner: Runner) -> None:
     rerunner = Rerunner(entry, runner, deadline_s=DEADLINE_S)
     lock = rerunner.lock
     try:
-        first, second = (rerunner.traced(bytes(32), sample) for _ in range(2))
-        cuts = rerunner.boundaries([boundary.name for boundary in lock.boundaries], sample)
+        cuts = [boundary.name for boundary in lock.boundaries]
+        first, second = (rerunner.traced(bytes(32), sample, wanted=cuts) for _ in range(2))
         if first.trace.root != second.trace.root:
             raise CompileError("compile.not_repeatable", "two runs on one input differ: it draws at random")
-        run = {tensor.name: tensor for tensor in (*sample, *cuts, *first.outputs)}
+        run = {tensor.name: tensor for tensor in (*sample, *first.cuts, *first.outputs)}
         for tensor in run.values():
             if not is_finite(tensor):
                 raise CompileError("compile.not_finite", f"tensor {tensor.name!r} holds NaN or infinity")
