@@ -9,7 +9,7 @@ import click
 
 from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option, read_file, write_file
 from proofhold_cli.parameters import INSTANT
-from proofhold_cli.terminal import one_line, print_table
+from proofhold_cli.terminal import one_line
 
 if TYPE_CHECKING:
     from proofhold.allowlist import AllowList, Program, SignedAllowList, Signer
@@ -174,16 +174,29 @@ def show(file: Path, as_json: bool) -> None:
 
 
 def _explain(document: AllowList) -> None:
+    """Say it in lines rather than in a table: keys and accounts are there to be copied."""
     click.echo(f"service {document.service}: an answer counts for {document.max_age_s} s")
-    rows = [
-        (p.name, one_line(p.image), p.model or "routing only", str(len(p.measurements)))
-        for p in document.programs
-    ]
-    print_table(["program", "image", "model", "measurements"], rows)
-    keys = [
-        (s.scheme.value, _short(s.key), s.program, s.payee, " ".join(s.bindings)) for s in document.signers
-    ]
-    print_table(["scheme", "key", "program", "paid on", "bindings"], keys)
+    for p in document.programs:
+        click.echo(f"program {p.name}: {one_line(p.image)}, {_days(p.valid_from, p.valid_until)}")
+        click.echo(f"  source {one_line(p.source)}")
+        click.echo(f"  runs {f'the model {p.model}' if p.model else 'any model: it shows routing only'}")
+        if not p.binds_input:
+            click.echo("  signs request hashes unchecked: answers do not show their input")
+        for measurement in p.measurements:
+            click.echo(f"  measures {measurement.kind}")
+            for name, value in measurement.registers:
+                click.echo(f"    {name} {value}")
+    for s in document.signers:
+        click.echo(f"key {s.scheme.value} {_short(s.key)}, {_days(s.valid_from, s.valid_until)}")
+        click.echo(f"  of program {s.program}, {s.vouched.value}, signs as {', '.join(s.bindings)}")
+        click.echo(f"  paid on {s.payee}")
+
+
+def _days(since: int, until: int) -> str:
+    from datetime import UTC, datetime
+
+    start, end = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d") for at in (since, until))
+    return f"from {start} until {end}"
 
 
 def _short(key: bytes) -> str:

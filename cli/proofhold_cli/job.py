@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option, policy_option
 from proofhold_cli.root import root_option
+
+if TYPE_CHECKING:
+    from proofhold.catalogue import Catalogue, Entry, ServiceEntry
+    from proofhold.payload import Payload
 
 
 @click.group("job")
@@ -16,47 +21,88 @@ def job_group() -> None:
 
 
 @job_group.command("input", epilog="\b\n$ proofhold job input --model digits --sample 0 --out input.json")
-@click.option("--model", required=True, help="The model's name in the catalogue.")
+@click.option("--model", help="The model's name in the catalogue.")
 @click.option("--sample", type=click.IntRange(min=0), help="Take the model's held-out sample of this number.")
 @click.option("--values", "values_file", type=FILE, help='A JSON file such as {"pixels": [0.0, 0.375, …]}.')
+@click.option("--request", "request_file", type=FILE, help="For a service: a chat request in JSON.")
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write the payload.")
 @root_option
 def input_command(
-    model: str, sample: int | None, values_file: Path | None, out_file: Path, root: Path | None
+    model: str | None,
+    sample: int | None,
+    values_file: Path | None,
+    request_file: Path | None,
+    out_file: Path,
+    root: Path | None,
 ) -> None:
-    """Write an input payload for a model: one of its samples, or numbers of your own."""
+    """Write an input payload: a model's sample, numbers of your own, or a request to a service."""
+    from proofhold.payload import encode_payload
+    from proofhold_cli.files import write_file
+
+    if request_file is not None:
+        if model is not None or sample is not None or values_file is not None:
+            raise click.UsageError("--request goes alone: a service takes no tensors.")
+        write_file(out_file, encode_payload(_chat_request(request_file)))
+        return
+    if model is None:
+        raise click.UsageError("Name --model, or --request for a service.")
+    if (sample is None) == (values_file is None):
+        raise click.UsageError("Name either --sample or --values.")
+    write_file(out_file, encode_payload(_tensors(model, sample, values_file, root)))
+
+
+def _tensors(model: str, sample: int | None, values_file: Path | None, root: Path | None) -> Payload:
     import json
 
     from proofhold.catalogue import MODELS_FOLDER, Catalogue
     from proofhold.compile.specification import read_samples
     from proofhold.domain import tensors_of
     from proofhold.errors import Misuse
-    from proofhold.payload import encode_payload
     from proofhold.records import Record
-    from proofhold_cli.files import read_file, write_file
+    from proofhold_cli.files import read_file
     from proofhold_cli.root import find_root
 
     folder = find_root(root)
     entry = Catalogue.load(folder).by_name(model)
-    if (sample is None) == (values_file is None):
-        raise click.UsageError("Name either --sample or --values.")
     if values_file is not None:
         try:
             values = json.loads(read_file(values_file))
         except (ValueError, RecursionError) as error:
             raise Misuse(f"{values_file} is not JSON: {error}") from error
-        payload = tensors_of(Record(values, what="values"), entry.inputs)
-    else:
-        samples = read_samples(folder / MODELS_FOLDER / model / "samples.json", entry.inputs)
-        if sample is None or sample >= len(samples):
-            raise Misuse(f"{model} has samples 0 to {len(samples) - 1}")
-        payload = samples[sample].inputs
-    write_file(out_file, encode_payload(payload))
+        return tensors_of(Record(values, what="values"), entry.inputs)
+    samples = read_samples(folder / MODELS_FOLDER / model / "samples.json", entry.inputs)
+    if sample is None or sample >= len(samples):
+        raise Misuse(f"{model} has samples 0 to {len(samples) - 1}")
+    return samples[sample].inputs
+
+
+def _chat_request(file: Path) -> Payload:
+    """Read a request that a person wrote, and give the one encoding of it that will be sent and hashed."""
+    from proofhold.chat import request_document
+    from proofhold_cli.files import read_file
+
+    return request_document(read_file(file))
+
+
+@job_group.command("request")
+@click.argument("input_file", metavar="INPUT", type=FILE)
+@click.option("--out", "out_file", type=FILE, required=True, help="Where to write it.")
+def request_command(input_file: Path, out_file: Path) -> None:
+    """Write the request in INPUT byte for byte as it has to be sent to the service."""
+    from proofhold.errors import Misuse
+    from proofhold.payload import Document, decode_payload
+    from proofhold_cli.files import read_file, write_file
+
+    payload = decode_payload(read_file(input_file))
+    if not isinstance(payload, Document):
+        raise Misuse("this input is tensors: it is for a model, not for a service")
+    write_file(out_file, payload.body)
 
 
 @job_group.command("new")
 @click.argument("input_file", metavar="INPUT", type=FILE)
-@click.option("--model", required=True, help="The model's name in the catalogue.")
+@click.option("--model", help="The model's name in the catalogue.")
+@click.option("--service", help="Or a service's name in the catalogue.")
 @click.option("--escrow", "home", type=FOLDER, required=True, help="The escrow's folder.")
 @click.option("--key", "key_file", type=FILE, required=True, help="The buyer's private key.")
 @click.option("--provider", required=True, help="The provider's public key, ed25519:…")
@@ -70,10 +116,10 @@ def input_command(
     "--evidence",
     "kinds",
     multiple=True,
-    default=("ezkl", "replay"),
-    show_default=True,
-    help="What the claim may be judged by; may be repeated.",
+    help="What the claim may be judged by; may be repeated. By default ezkl and replay, or whatever the "
+    "service's allow-list admits.",
 )
+@click.option("--payee", help="The account to pay: by default the provider's, or the one in the allow-list.")
 @click.option(
     "--claim-within-s",
     type=click.IntRange(min=1),
@@ -102,7 +148,8 @@ def input_command(
 @json_option
 def new_command(
     input_file: Path,
-    model: str,
+    model: str | None,
+    service: str | None,
     home: Path,
     key_file: Path,
     provider: str,
@@ -113,6 +160,7 @@ def new_command(
     currency: str,
     rate: str,
     kinds: tuple[str, ...],
+    payee: str | None,
     claim_within_s: int,
     dispute_s: int,
     delivery: str,
@@ -133,6 +181,10 @@ def new_command(
     from proofhold_cli.files import read_file, read_policy, write_file
     from proofhold_cli.root import find_root
 
+    if (model is None) == (service is None):
+        raise click.UsageError("Name either --model or --service.")
+    entry = _entry(Catalogue.load(find_root(root)), model, service)
+    kinds, payee = _defaults(entry, kinds, payee)
     unit = Currency.named(currency)
     terms = Terms(
         price=unit.parse(price),
@@ -148,7 +200,7 @@ def new_command(
     with open_home(home) as escrow:
         job = draft_job(
             terms,
-            entry=Catalogue.load(find_root(root)).by_name(model),
+            entry=entry,
             payload=decode_payload(read_file(input_file)),
             policy=read_policy(policy_name),
             buyer=SigningKey.load(key_file),
@@ -156,9 +208,38 @@ def new_command(
             verifier=verifier,
             escrow=escrow,
             now=clock(now),
+            payee=payee,
         )
     write_file(out_file, job.encode())
     _print_job(job.digest, out_file, as_json=as_json)
+
+
+def _entry(catalogue: Catalogue, model: str | None, service: str | None) -> Entry | ServiceEntry:
+    from proofhold.errors import Misuse
+
+    if service is None:
+        return catalogue.by_name(model or "")
+    if (entry := catalogue.service(service)) is None:
+        known = ", ".join(one.name for one in catalogue.services) or "none"
+        raise Misuse(f"the catalogue has no service {service}; it has {known}")
+    return entry
+
+
+def _defaults(
+    entry: Entry | ServiceEntry, kinds: tuple[str, ...], payee: str | None
+) -> tuple[tuple[str, ...], str | None]:
+    """Fill in what was not named: for a service its allow-list says what may be."""
+    from proofhold.catalogue import ServiceEntry
+    from proofhold.errors import Misuse
+
+    if not isinstance(entry, ServiceEntry):
+        return kinds or ("ezkl", "replay"), payee
+    signers = entry.document.signers
+    kinds = kinds or tuple({binding.kind for signer in signers for binding in signer.bindings})
+    payees = sorted({signer.payee for signer in signers})
+    if payee is None and len(payees) != 1:
+        raise Misuse(f"name --payee: the allow-list pays {', '.join(payees) or 'nobody'}")
+    return kinds, payee or payees[0]
 
 
 @job_group.command("show")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from proofhold_cli.files import FILE, echo_json, json_option
 from proofhold_cli.parameters import DECIMAL
 from proofhold_cli.root import root_option
+
+if TYPE_CHECKING:
+    from proofhold.catalogue import Entry, ServiceEntry
+    from proofhold.job import SignedJob
 
 key_option = click.option("--key", "key_file", type=FILE, required=True, help="The provider's private key.")
 out_option = click.option("--out", "out_file", type=FILE, required=True, help="Where to write the result.")
@@ -27,20 +32,14 @@ def provider_group() -> None:
 @root_option
 @json_option
 def accept_command(job_file: Path, key_file: Path, out_file: Path, root: Path | None, as_json: bool) -> None:
-    """Countersign JOB. It is refused if it pins another model or other locks than this catalogue's."""
-    from proofhold.catalogue import Catalogue
-    from proofhold.errors import Misuse
-    from proofhold.job import Job, OnnxModel
+    """Countersign JOB. It is refused if it pins another model, locks or allow-list than this catalogue's."""
+    from proofhold.job import Job
     from proofhold.keys import Signed, SigningKey
     from proofhold.provider import accept
     from proofhold_cli.files import read_file, write_file
-    from proofhold_cli.root import find_root
 
     job = Signed.decode(Job, read_file(job_file))
-    model = job.document.model
-    entry = Catalogue.load(find_root(root)).by_digest(model.onnx) if isinstance(model, OnnxModel) else None
-    if entry is None:
-        raise Misuse("the job's model is not in this catalogue")
+    entry = _entry_of(job, root)
     signed = accept(job, SigningKey.load(key_file), entry=entry)
     write_file(out_file, signed.encode())
     _say("accepted", signed.digest, out_file, as_json=as_json)
@@ -87,23 +86,22 @@ def respond_command(
     """Run the model on INPUT, sign the claim, and write a bundle.
 
     With --prove the claimed output is the proved one; the first proof of a model also makes its proving key.
+    A job on a service is answered with `provider relay`.
     """
-    from proofhold.catalogue import Catalogue
+    from proofhold.catalogue import Entry
     from proofhold.errors import Misuse
-    from proofhold.job import Job, OnnxModel
+    from proofhold.job import Job
     from proofhold.keys import Signed, SigningKey
     from proofhold.payload import decode_payload
     from proofhold.provider import Prover, respond
     from proofhold.runner import ProcessRunner
     from proofhold_cli.files import read_file, write_file
     from proofhold_cli.progress import steps
-    from proofhold_cli.root import find_root
 
     job = Signed.decode(Job, read_file(job_file))
-    model = job.document.model
-    entry = Catalogue.load(find_root(root)).by_digest(model.onnx) if isinstance(model, OnnxModel) else None
-    if entry is None:
-        raise Misuse("the job's model is not in this catalogue")
+    entry = _entry_of(job, root)
+    if not isinstance(entry, Entry):
+        raise Misuse("this job is on a service: answer it with proofhold provider relay")
     with ProcessRunner(memory_bytes=None, threads=None) as runner, steps() as on_step:
         bundle = respond(
             job,
@@ -209,6 +207,122 @@ def open_command(bundle_file: Path, segment: int, out_file: Path, root: Path | N
     opening = open_segment(exchange, entry, segment)
     write_file(out_file, encode_answers([Answer(NeedKind.OPENING, opening.encode())]))
     _say("opened", exchange.job.digest, out_file, as_json=as_json)
+
+
+@provider_group.command("relay")
+@click.argument("job_file", metavar="JOB", type=FILE)
+@click.argument("input_file", metavar="INPUT", type=FILE)
+@click.option(
+    "--response",
+    "response_file",
+    type=FILE,
+    required=True,
+    help="What the service answered, byte for byte: JSON, or a stream of events.",
+)
+@click.option(
+    "--signature",
+    "signature_file",
+    type=FILE,
+    help="Of a dstack proxy: what /v1/signature/ID gave. OpenGradient's is in the response.",
+)
+@click.option("--form", help="How it was signed, where the allow-list leaves a choice.")
+@click.option(
+    "--attestation", "attestation_file", type=FILE, help="A Nitro document, or a TDX quote, for its key."
+)
+@click.option("--collateral", "collateral_file", type=FILE, help="The quote's collateral.")
+@click.option("--tls-fingerprint", help="SHA-256 of the endpoint's certificate, where the quote hashes it.")
+@key_option
+@out_option
+@root_option
+@json_option
+def relay_command(
+    job_file: Path,
+    input_file: Path,
+    response_file: Path,
+    signature_file: Path | None,
+    form: str | None,
+    attestation_file: Path | None,
+    collateral_file: Path | None,
+    tls_fingerprint: str | None,
+    key_file: Path,
+    out_file: Path,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Claim a service's signed answer to the request in INPUT, and write a bundle.
+
+    The answer is cut down to what its signature covers, and the signature is checked before the claim is
+    signed: what would be refused is not claimed.
+    """
+    from proofhold.allowlist import Binding
+    from proofhold.catalogue import ServiceEntry
+    from proofhold.errors import Misuse
+    from proofhold.job import Job
+    from proofhold.keys import Signed, SigningKey
+    from proofhold.payload import Document, decode_payload
+    from proofhold.provider.chat import respond_with
+    from proofhold.provider.services import dstack_answer, opengradient_answer
+    from proofhold_cli.files import read_file, write_file
+
+    job = Signed.decode(Job, read_file(job_file))
+    entry, payload = _entry_of(job, root), decode_payload(read_file(input_file))
+    if not isinstance(entry, ServiceEntry) or not isinstance(payload, Document):
+        raise Misuse("this job is on a model: answer it with proofhold provider respond")
+    response, attestation = read_file(response_file), _optional(attestation_file)
+    try:
+        named = None if form is None else Binding(form)
+        fingerprint = None if tls_fingerprint is None else bytes.fromhex(tls_fingerprint)
+    except ValueError as error:
+        raise Misuse(
+            f"--form is one of {', '.join(Binding)}, a fingerprint is hexadecimal: {error}"
+        ) from error
+    if signature_file is None:
+        if collateral_file or tls_fingerprint:
+            raise click.UsageError("--collateral and --tls-fingerprint go with --signature.")
+        answer = opengradient_answer(entry, payload, response, form=named, attestation=attestation)
+    else:
+        answer = dstack_answer(
+            entry,
+            payload,
+            response,
+            read_file(signature_file),
+            form=named,
+            quote=attestation,
+            tls_fingerprint=fingerprint,
+            collateral=_optional(collateral_file),
+        )
+    bundle = respond_with(job, payload, answer.output, answer.evidence, entry, SigningKey.load(key_file))
+    write_file(out_file, bundle.encode())
+    _say("responded", job.digest, out_file, as_json=as_json)
+
+
+def _optional(file: Path | None) -> bytes | None:
+    from proofhold_cli.files import read_file
+
+    return None if file is None else read_file(file)
+
+
+def _entry_of(job: SignedJob, root: Path | None) -> Entry | ServiceEntry:
+    """Give the catalogue's entry of what a job is on.
+
+    Raises:
+        Misuse: the catalogue has none.
+
+    """
+    from proofhold.catalogue import Catalogue
+    from proofhold.errors import Misuse
+    from proofhold.job import OnnxModel
+    from proofhold_cli.root import find_root
+
+    catalogue, model = Catalogue.load(find_root(root)), job.document.model
+    entry: Entry | ServiceEntry | None
+    if isinstance(model, OnnxModel):
+        entry, what = catalogue.by_digest(model.onnx), "model"
+    else:
+        entry, what = catalogue.service(model.name), "service"
+    if entry is None:
+        raise Misuse(f"the job's {what} is not in this catalogue")
+    return entry
 
 
 def _say(what: str, job: str, out_file: Path, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-ROOT_HELP = "The folder that holds models/ and circuits/; else the nearest one around the working directory."
+ROOT_HELP = "The folder that holds models/ and circuits/, or services/; else the nearest one around."
 
 
 def root_option(command: Command) -> Command:
@@ -22,7 +22,9 @@ def root_option(command: Command) -> Command:
 
 
 def find_root(root: Path | None) -> Path:
-    """Give the folder that the user named, or the nearest parent of the working directory with both folders.
+    """Give the folder that the user named, or the nearest parent of the working directory that is one.
+
+    It holds models and circuits, or services, or all of them.
 
     Raises:
         Misuse: there is none; the message says in one sentence what is needed.
@@ -32,10 +34,11 @@ def find_root(root: Path | None) -> Path:
 
     candidates = [root] if root is not None else [Path.cwd(), *Path.cwd().parents]
     for folder in candidates:
-        if (folder / "models").is_dir() and (folder / "circuits").is_dir():
+        held = {name for name in ("models", "circuits", "services") if (folder / name).is_dir()}
+        if {"models", "circuits"} <= held or "services" in held:
             return folder
     where = f"{root} is none" if root is not None else "none is around the working directory"
     raise Misuse(
-        "this command needs a folder that holds models/ and circuits/, such as a clone of proofhold, "
-        f"and {where}: name one with --root"
+        "this command needs a folder that holds models/ and circuits/, or services/, such as a clone of "
+        f"proofhold, and {where}: name one with --root"
     )

@@ -123,7 +123,7 @@ def test_without_a_clone_it_says_what_it_needs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     result = proofhold("compile", "--check", "--all")
     assert result.exit_code == 2
-    assert "needs a folder that holds models/ and circuits/" in result.stderr
+    assert "needs a folder that holds models/ and circuits/, or services/" in result.stderr
     assert proofhold("compile", "--check", "--all", "--root", tmp_path).exit_code == 2
 
 

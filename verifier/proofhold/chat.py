@@ -74,6 +74,32 @@ class Answer:
         return Document(MEDIA_TYPE, canonical.encode(self.to_json()))
 
 
+def request_document(data: bytes) -> Document:
+    """Make a payload of a request as a person or a program wrote it: in the one encoding that will be sent.
+
+    Raises:
+        Misuse: it is no JSON object, says something twice, or is not to be sent as a request.
+
+    """
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
+        document = Document(MEDIA_TYPE, canonical.encode(value))
+        read_json(document, what="request")
+    except (Malformed, ValueError, RecursionError) as error:
+        raise Misuse(f"this is no chat request: {error}") from error
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return dict(pairs)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def read_json(document: Document, *, what: str) -> dict[str, Any]:
     """Read a document that must be one canonical JSON object.
 
@@ -281,4 +307,13 @@ def _events(data: bytes) -> Iterator[dict[str, Any]]:
         yield event
 
 
-__all__ = ["Answer", "ToolCall", "from_stream", "read_answer", "read_call", "read_json", "signed_part"]
+__all__ = [
+    "Answer",
+    "ToolCall",
+    "from_stream",
+    "read_answer",
+    "read_call",
+    "read_json",
+    "request_document",
+    "signed_part",
+]

@@ -36,8 +36,7 @@ def respond_with(
     document = job.document
     if document.provider != key.public:
         raise Misuse(f"this job is for {document.provider}, not for {key.public}")
-    if document.model != Service(entry.name, entry.digest):
-        raise Misuse(f"the job pins another service or allow-list than {entry.name} in this catalogue")
+    check_service(job, entry)
     if not job.envelope.is_signed_by_exactly(document.signers):
         raise Misuse("this job is not signed by both sides: accept it first")
     nonce = bytes.fromhex(document.nonce)
@@ -53,3 +52,14 @@ def respond_with(
         evidence=(NamedEvidence(kind=evidence.kind, digest=evidence.digest),),
     )
     return Bundle(Exchange(job, payload, Signed.new(claim, key), output), (evidence,))
+
+
+def check_service(job: SignedJob, entry: ServiceEntry) -> None:
+    """Refuse a job that pins another service, or another allow-list, than ours.
+
+    Raises:
+        Misuse: it does.
+
+    """
+    if job.document.model != Service(entry.name, entry.digest):
+        raise Misuse(f"the job pins another service or allow-list than {entry.name} in this catalogue")

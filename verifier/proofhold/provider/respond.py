@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proofhold.catalogue import Entry
+from proofhold.catalogue import Entry, ServiceEntry
 from proofhold.core import Evidence
 from proofhold.domain import check_input
 from proofhold.errors import Misuse
@@ -21,6 +21,7 @@ from proofhold.job import (
 )
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
+from proofhold.provider.chat import check_service
 from proofhold.provider.prove import Prover
 from proofhold.replay.rerun import Rerunner
 from proofhold.runner import InlineRunner, Runner
@@ -28,23 +29,26 @@ from proofhold.zkproof import KIND as EZKL_KIND
 from proofhold.zkproof import proved_output
 
 
-def accept(job: SignedJob, key: SigningKey, *, entry: Entry | None = None) -> SignedJob:
+def accept(job: SignedJob, key: SigningKey, *, entry: Entry | ServiceEntry | None = None) -> SignedJob:
     """Countersign a job that the buyer signed.
 
     Args:
         job: the buyer's draft.
         key: the provider's.
-        entry: the catalogue's entry of the job's model. With it, a job that pins other locks is refused.
+        entry: the catalogue's entry of the job's model or service. With it, a job that pins other locks, or
+            another allow-list, is refused.
 
     Raises:
-        Misuse: the job is not for this key, the buyer has not signed it, or it pins other locks.
+        Misuse: the job is not for this key, the buyer has not signed it, or it pins something else.
 
     """
     document = job.document
     _check_provider(job, key)
     if document.buyer not in job.envelope.signers():
         raise Misuse("the buyer has not signed this job")
-    if entry is not None:
+    if isinstance(entry, ServiceEntry):
+        check_service(job, entry)
+    elif entry is not None:
         _check_model(job, entry)
     return job.signed(key)
 
