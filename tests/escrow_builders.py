@@ -32,8 +32,8 @@ from proofhold.escrow import (
     RailUnknown,
     Refused,
     Ruling,
-    SqliteEscrow,
 )
+from proofhold.escrow.desk import LedgerEscrow
 from proofhold.job import (
     Claim,
     Decline,
@@ -52,6 +52,7 @@ from proofhold.keys import Signed, SigningKey
 from proofhold.money import Currency
 from proofhold.payload import Document, Tensor
 from proofhold.replay.trace import TraceHasher
+from stores import SqliteStore, Store
 
 USDC = Currency("USDC", 6)
 START = 1_800_000_000
@@ -215,16 +216,15 @@ class ScriptedRail:
 class Scene:
     """An escrow with money in it, and shorthands for what everybody does to it."""
 
-    escrow: SqliteEscrow
+    escrow: LedgerEscrow
     now: int = START
     funded: int = field(default=0)
 
     @classmethod
-    def create(cls, folder: Path, *, jobs: int = 100, **changes: Any) -> Scene:
-        """Make an escrow in a folder, rich enough for some jobs."""
-        escrow = SqliteEscrow.create(
-            folder / "escrow.db", escrow="test-escrow", operators=[OPERATOR.public], **changes
-        )
+    def create(cls, where: Path | Store, *, jobs: int = 100, **changes: Any) -> Scene:
+        """Make an escrow in a folder, or elsewhere, rich enough for some jobs."""
+        store = SqliteStore(where) if isinstance(where, Path) else where
+        escrow = store.create(escrow="test-escrow", operators=[OPERATOR.public], **changes)
         escrow.deposit(BUYER.public, PRICE * jobs, USDC, key="buyer", now=START)
         escrow.deposit(PROVIDER.public, BOND * jobs, USDC, key="provider", now=START)
         return cls(escrow)

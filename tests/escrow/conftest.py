@@ -1,4 +1,8 @@
-"""An escrow on stage, on a file system without a disk where there is one: what is tested is not the disk."""
+"""An escrow on stage, over either driver.
+
+SQLite's lies on a file system without a disk where there is one, PostgreSQL's in a server that does not
+flush: what is tested here is not the disk.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from escrow_builders import Scene, memory_folder
+from stores import DRIVERS, Store, make_store
 
 
 @pytest.fixture
@@ -16,9 +21,15 @@ def folder() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(params=DRIVERS)
+def store(request: pytest.FixtureRequest, folder: Path) -> Iterator[Store]:
+    with make_store(request.param, folder) as made:
+        yield made
+
+
 @pytest.fixture
-def scene(folder: Path) -> Iterator[Scene]:
-    scene = Scene.create(folder)
+def scene(store: Store) -> Iterator[Scene]:
+    scene = Scene.create(store)
     yield scene
     assert scene.escrow.audit() == ()
     scene.escrow.close()

@@ -21,7 +21,9 @@ from proofhold.escrow import (
     ledger,
     open_home,
 )
-from proofhold.escrow.database import migrations
+from proofhold.escrow.database import statements
+from proofhold.escrow.driver import Dialect, migrations
+from stores import INTEGRITY, Store
 
 
 def test_create_and_open(folder: Path) -> None:
@@ -73,19 +75,23 @@ def test_another_file_is_no_escrow(folder: Path) -> None:
         "UPDATE schema_version SET version = version + 6",
     ],
 )
-def test_another_schema_is_refused(scene: Scene, folder: Path, change: str) -> None:
-    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
-    connection.execute(change)
+def test_another_schema_is_refused(scene: Scene, store: Store, change: str) -> None:
+    store.alter(change)
     with pytest.raises(EscrowFailure, match=r"escrow\.schema"):
-        SqliteEscrow.open(folder / "escrow.db")
-    connection.close()
+        store.open()
 
 
-def test_migrations_are_numbered_without_gaps_and_change_nothing_once_released() -> None:
-    shipped = migrations()
-    assert [m.version for m in shipped] == list(range(1, len(shipped) + 1))
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_migrations_are_numbered_without_gaps(dialect: Dialect) -> None:
+    shipped, last = migrations(dialect), migrations()[-1].version
+    first = {Dialect.SQLITE: 1, Dialect.POSTGRES: 4}[dialect]
+    assert [m.version for m in shipped] == list(range(first, last + 1)), "one number is one schema in both"
     assert all(m.name.startswith(f"{m.version:04}_") for m in shipped)
-    whole = "".join(shipped[0].statements())
+
+
+def test_a_script_is_taken_apart_whole() -> None:
+    shipped = migrations()
+    whole = "".join(statements(shipped[0]))
     assert whole.split() == shipped[0].script.decode().split()
 
 
@@ -98,9 +104,9 @@ def test_migrations_are_numbered_without_gaps_and_change_nothing_once_released()
         "DELETE FROM transfer",
         "UPDATE transition SET target = 'x'",
         "DELETE FROM transition",
-        "UPDATE document SET body = x''",
+        "UPDATE document SET body = ''",
         "DELETE FROM document",
-        "UPDATE decision SET receipt = x''",
+        "UPDATE decision SET receipt = ''",
         "DELETE FROM decision",
         "UPDATE payment SET amount = 1",
         "UPDATE capture SET state = 'releasing'",
@@ -108,16 +114,15 @@ def test_migrations_are_numbered_without_gaps_and_change_nothing_once_released()
         "UPDATE account SET balance = 'much'",
     ],
 )
-def test_the_file_itself_keeps_what_happened(scene: Scene, folder: Path, statement: str) -> None:
+def test_the_database_itself_keeps_what_happened(scene: Scene, store: Store, statement: str) -> None:
     scene.apply(scene.claimed(), Ruling.RELEASE)
     scene.escrow.pump(LedgerRail(), now=START)
-    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
-    with pytest.raises(sqlite3.IntegrityError):
-        connection.execute(statement)
-    connection.close()
+    with pytest.raises(INTEGRITY):
+        store.alter(statement)
 
 
-def test_a_busy_file_is_a_refusal(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_file_is_a_refusal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Scene.create(folder).escrow.close()
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
     holder = sqlite3.connect(folder / "escrow.db", isolation_level=None)
     with SqliteEscrow.open(folder / "escrow.db") as escrow:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-
 import pytest
 
 from escrow_builders import (
@@ -31,6 +28,7 @@ from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow import AccountKind, Adjudged, HoldRecord, LedgerRail, Ruling
 from proofhold.guard import Observation, Terms
+from stores import INTEGRITY, Store
 
 PENALTY = 3_000
 
@@ -210,18 +208,14 @@ def test_only_the_provider_answers_for_what_was_challenged(scene: Scene, dispute
     scene.answer(hold)
 
 
-def test_the_database_itself_refuses_a_slash_without_a_transcript(folder: Path) -> None:
-    scene = Scene.create(folder)
+def test_the_database_itself_refuses_a_slash_without_a_transcript(scene: Scene, store: Store) -> None:
     for outcome in (None, Adjudged.ACQUITTED):
         hold = scene.claimed()
         scene.apply(hold, Ruling.DISPUTE)
         if outcome is not None:
             scene.adjudicate(hold, outcome)
-        connection = sqlite3.connect(folder / "escrow.db")
-        with pytest.raises(sqlite3.IntegrityError, match="transcript"):
-            connection.execute("UPDATE hold SET bond_state = 'slashed' WHERE id = ?", (hold.id,))
-        connection.close()
-    scene.escrow.close()
+        with pytest.raises(INTEGRITY, match="transcript"):
+            store.alter(f"UPDATE hold SET bond_state = 'slashed' WHERE id = '{hold.id}'")
 
 
 def test_the_guard_counts_a_conviction_and_takes_back_what_was_acquitted(scene: Scene) -> None:

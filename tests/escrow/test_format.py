@@ -13,9 +13,12 @@ import proofhold.escrow
 import proofhold.guard
 from escrow_builders import memory_folder
 from proofhold.escrow import BondState, SqliteEscrow, State
-from proofhold.escrow.database import APPLICATION_ID, migrations
+from proofhold.escrow.database import APPLICATION_ID
+from proofhold.escrow.driver import Dialect, migrations
+from proofhold.escrow.tables import TABLES
 from proofhold.guard import Terms
 from proofhold.money import Currency
+from stores import make_store
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/formats/escrow.md").read_text()
@@ -42,13 +45,35 @@ def test_the_page_lists_every_code() -> None:
     raised |= set(re.findall(r"_objection\(\"(guard\.[a-z]+)\"", Path(proofhold.guard.__file__).read_text()))
     raised |= set(re.findall(r"\"(escrow\.decided)\" if", source)) | {"escrow.wrong_state"}
     subjects = "escrow|job|claim|decline|resolution|guard|challenge|answer|shadow"
-    listed = set(re.findall(rf"^\| `((?:{subjects})\.[a-z_]+)`", PAGE, re.MULTILINE))
+    rows = re.findall(rf"^\| (`(?:{subjects})\..*?) \|", PAGE, re.MULTILINE)
+    listed = set(re.findall(r"`([a-z_.]+)`", " ".join(rows)))
     assert raised == listed
 
 
 def test_the_page_pins_the_migrations() -> None:
-    for migration in migrations():
-        assert f"`{migration.name}` | `{migration.digest}`" in PAGE
+    for dialect in Dialect:
+        for migration in migrations(dialect):
+            assert f"`{dialect}/{migration.name}` | `{migration.digest}`" in PAGE
+
+
+def test_both_dialects_and_the_description_have_the_same_tables(folder: Path) -> None:
+    with make_store("sqlite", folder) as file, make_store("postgres", folder) as schema:
+        file.create(escrow="mine").close()
+        schema.create(escrow="mine").close()
+        described: dict[str, list[str]] = {}
+        for table_name, column in schema.query(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = current_schema() ORDER BY ordinal_position"
+        ):
+            described.setdefault(table_name, []).append(column)
+        for table in TABLES:
+            columns = [row[1] for row in file.query(f"PRAGMA table_info({table.name})")]
+            assert columns == list(table.columns) == described[table.name]
+        names = {name for (name,) in file.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        sql = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+        assert (
+            names == {name for (name,) in schema.query(sql)} == {"schema_version", *(t.name for t in TABLES)}
+        )
 
 
 @pytest.fixture

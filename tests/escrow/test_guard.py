@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +22,10 @@ from escrow_builders import (
     refused,
 )
 from proofhold.core import Fault
-from proofhold.escrow import HoldRecord, Refused, Ruling, SqliteEscrow
+from proofhold.escrow import HoldRecord, Refused, Ruling
 from proofhold.guard import Observation, Standing, Terms
 from proofhold.job import PPM, OnnxModel, ResolutionOutcome, Service, SignedJob
+from stores import INTEGRITY, Store
 
 TERMS = Terms(kappa=PRICE, probation_checks=3)
 MODEL = f"onnx:{digest_of('model')}"
@@ -123,8 +122,8 @@ def test_a_price_beyond_the_bound_is_refused(scene: Scene) -> None:
     scene.fund(**FULL)
 
 
-def test_what_is_unchecked_and_in_flight_stays_within_the_free_bond(folder: Path) -> None:
-    scene = Scene.create(folder, jobs=1)  # the provider has BOND = 5 * PRICE, and no more
+def test_what_is_unchecked_and_in_flight_stays_within_the_free_bond(store: Store) -> None:
+    scene = Scene.create(store, jobs=1)  # the provider has BOND = 5 * PRICE, and no more
     scene.escrow.deposit("ed25519:" + "0" * 64, 1, USDC, key="x", now=START)
     scene.escrow.deposit(scene.draft().document.buyer, 100 * PRICE, USDC, key="rich", now=START)
     guard(scene, Terms(kappa=PRICE * 5, probation_checks=0))
@@ -227,37 +226,33 @@ def test_the_demand_can_be_asked_for_before_a_job_is_signed(scene: Scene) -> Non
     scene.fund(sampling_rate_ppm=asked.rate_ppm, bond=asked.bond, withholding_penalty=asked.penalty)
 
 
-def test_what_was_demanded_is_frozen_in_the_file(scene: Scene, folder: Path) -> None:
+def test_what_was_demanded_is_frozen_in_the_database(scene: Scene, store: Store) -> None:
     guard(scene)
     end(scene, Observation.CLEAN)
-    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
     for statement in (
         "UPDATE guard_hold SET demanded_rate_ppm = 1",
         "UPDATE guard_hold SET observation = 'unchecked'",
         "DELETE FROM guard_hold",
     ):
-        with pytest.raises(sqlite3.IntegrityError):
-            connection.execute(statement)
-    connection.close()
+        with pytest.raises(INTEGRITY):
+            store.alter(statement)
 
 
-def test_the_audit_counts_again(scene: Scene, folder: Path) -> None:
+def test_the_audit_counts_again(scene: Scene, store: Store) -> None:
     guard(scene)
     end(scene, Observation.CLEAN)
-    connection = sqlite3.connect(folder / "escrow.db", isolation_level=None)
-    connection.execute("UPDATE guard_standing SET clean = 7")
+    store.alter("UPDATE guard_standing SET clean = 7")
     (difference,) = scene.escrow.audit()
     assert difference.message == "7 clean, its holds say 1"
-    connection.execute("UPDATE guard_standing SET clean = 1")
-    connection.close()
+    store.alter("UPDATE guard_standing SET clean = 1")
 
 
-def test_settling_at_once_loses_no_observation(scene: Scene, folder: Path) -> None:
+def test_settling_at_once_loses_no_observation(scene: Scene, store: Store) -> None:
     guard(scene)
     held = [scene.claimed(**FULL) for _ in range(16)]
 
     def settle(hold: HoldRecord) -> None:
-        with SqliteEscrow.open(folder / "escrow.db") as escrow:
+        with store.open() as escrow:
             escrow.apply(
                 hold.id,
                 0,
@@ -276,13 +271,13 @@ def test_settling_at_once_loses_no_observation(scene: Scene, folder: Path) -> No
     assert standing(scene) == expected
 
 
-def test_funding_at_once_does_not_overdraw_the_free_bond(scene: Scene, folder: Path) -> None:
+def test_funding_at_once_does_not_overdraw_the_free_bond(scene: Scene, store: Store) -> None:
     guard(scene, Terms(kappa=PRICE * 5, probation_checks=0))
     scene.escrow.withdraw(PROVIDER.public, BOND * 100 - 5 * PRICE, USDC, key="out", now=START)
     jobs = [scene.draft(sampling_rate_ppm=999_999, bond=600, withholding_penalty=600) for _ in range(8)]
 
     def fund(job: SignedJob) -> str:
-        with SqliteEscrow.open(folder / "escrow.db") as escrow:
+        with store.open() as escrow:
             try:
                 return escrow.fund(job, now=START).id
             except Refused as refusal:

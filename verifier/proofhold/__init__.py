@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from proofhold.errors import Malformed, Misuse, ProofholdError
+    from proofhold.escrow.postgres import PostgresEscrow
     from proofhold.escrow.rail import LedgerRail
     from proofhold.escrow.refusals import Refused
     from proofhold.escrow.sqlite import SqliteEscrow
@@ -95,6 +96,7 @@ __all__ = [
     "Rejected",
     "SigningKey",
     "SqliteEscrow",
+    "PostgresEscrow",
     "Unclear",
     "Verdict",
     "Verifier",
@@ -134,6 +136,7 @@ _HOMES = {
     "proofhold.escrow.rail": ("LedgerRail",),
     "proofhold.escrow.refusals": ("Refused",),
     "proofhold.escrow.sqlite": ("SqliteEscrow",),
+    "proofhold.escrow.postgres": ("PostgresEscrow",),
     "proofhold.exchange": ("Bundle", "Exchange"),
     "proofhold.keys": ("SigningKey",),
     "proofhold.policy": ("Policy",),

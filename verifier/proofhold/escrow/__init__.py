@@ -18,12 +18,14 @@ from proofhold.escrow.escrow import (
     Escrow,
     HoldRecord,
     Pumped,
+    Ruled,
     Ruling,
     Transition,
 )
 from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.home import create_home, open_home
 from proofhold.escrow.ledger import Account, AccountKind, Balance
+from proofhold.escrow.postgres import PostgresEscrow
 from proofhold.escrow.rail import (
     Direction,
     LedgerRail,
@@ -40,6 +42,7 @@ from proofhold.escrow.states import BondState, Event, State
 __all__ = [
     "Escrow",
     "SqliteEscrow",
+    "PostgresEscrow",
     "create_home",
     "open_home",
     "HoldRecord",
@@ -52,6 +55,7 @@ __all__ = [
     "Adjudged",
     "Adjudication",
     "DisputeRecord",
+    "Ruled",
     "Decision",
     "Applied",
     "Transition",

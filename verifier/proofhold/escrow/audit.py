@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proofhold.escrow.database import Transaction
+from proofhold.escrow.driver import Dialect, Transaction
 from proofhold.escrow.escrow import Difference
 from proofhold.escrow.rail import Direction
 from proofhold.escrow.states import (
@@ -23,15 +23,15 @@ from proofhold.keys import Signed
 
 _BALANCES = (
     "SELECT kind, owner, currency, balance, coalesce(sum(amount), 0) AS entered FROM account"
-    " LEFT JOIN entry ON account = id GROUP BY id"
-    " HAVING balance <> entered OR (balance < 0 AND kind <> 'outside')"
+    " LEFT JOIN entry ON entry.account = account.id GROUP BY account.id"
+    " HAVING balance <> coalesce(sum(amount), 0) OR (balance < 0 AND kind <> 'outside')"
 )
-_SUMS = "SELECT currency, sum(balance) AS total FROM account GROUP BY currency HAVING total <> 0"
+_SUMS = "SELECT currency, sum(balance) AS total FROM account GROUP BY currency HAVING sum(balance) <> 0"
 _TRANSFERS = (
-    "SELECT key, count(account) AS entries, coalesce(sum(amount), 0) AS total,"
-    " count(DISTINCT currency) AS currencies FROM transfer LEFT JOIN entry ON transfer = transfer.id"
-    " LEFT JOIN account ON account.id = account GROUP BY transfer.id"
-    " HAVING entries <> 2 OR total <> 0 OR currencies <> 1"
+    "SELECT key, count(entry.account) AS entries, coalesce(sum(amount), 0) AS total,"
+    " count(DISTINCT currency) AS currencies FROM transfer LEFT JOIN entry ON entry.transfer = transfer.id"
+    " LEFT JOIN account ON account.id = entry.account GROUP BY transfer.id"
+    " HAVING count(entry.account) <> 2 OR coalesce(sum(amount), 0) <> 0 OR count(DISTINCT currency) <> 1"
 )
 _LOG = "SELECT hold, seq, subject, source, event, target FROM transition ORDER BY id"
 _HELD = "SELECT owner, kind, balance FROM account WHERE kind IN ('hold', 'bond')"
@@ -50,12 +50,12 @@ _SLASHED = (
 
 _STANDINGS = (
     "SELECT s.provider, s.model, s.currency, s.clean, s.unchecked, s.failed,"
-    " count(iif(observation = 'clean', 1, NULL)) AS seen_clean,"
-    " count(iif(observation = 'unchecked', 1, NULL)) AS seen_unchecked,"
-    " count(iif(observation = 'failed', 1, NULL)) AS seen_failed"
+    " count(CASE WHEN observation = 'clean' THEN 1 END) AS seen_clean,"
+    " count(CASE WHEN observation = 'unchecked' THEN 1 END) AS seen_unchecked,"
+    " count(CASE WHEN observation = 'failed' THEN 1 END) AS seen_failed"
     " FROM guard_standing AS s LEFT JOIN guard_hold AS h"
     " ON h.provider = s.provider AND h.model = s.model AND h.currency = s.currency"
-    " GROUP BY s.provider, s.model, s.currency"
+    " GROUP BY s.provider, s.model, s.currency, s.clean, s.unchecked, s.failed"
 )
 
 
@@ -66,7 +66,9 @@ def audit(tx: Transaction) -> tuple[Difference, ...]:
 
 
 def _file(tx: Transaction) -> Iterator[Difference]:
-    """Is the file itself whole?"""
+    """Is the file itself whole? (A server keeps its references itself, and has tools for its files.)"""
+    if tx.dialect is not Dialect.SQLITE:
+        return
     for (finding,) in tx.execute("PRAGMA integrity_check"):
         if finding != "ok":
             yield Difference("file", str(finding))

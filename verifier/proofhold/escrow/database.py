@@ -1,4 +1,4 @@
-"""The file under the escrow: connections, transactions and numbered migrations of SQLite.
+"""The driver of SQLite: one file, one writer that commits for all, and readers beside it.
 
 Every transaction is ``BEGIN IMMEDIATE`` under WAL and synchronous=FULL: it is durable when it returns, and
 two processes that settle at once wait for each other instead of failing half-way.
@@ -8,64 +8,97 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-from proofhold.canonical import Digest, file_digest
 from proofhold.errors import Misuse
+from proofhold.escrow.driver import (
+    BUSY_TIMEOUT_S,
+    Dialect,
+    Migration,
+    Operation,
+    Row,
+    Value,
+    Values,
+    migrate,
+)
 from proofhold.escrow.refusals import EscrowFailure, Refused
+from proofhold.escrow.tables import Table
+from proofhold.escrow.writer import GroupWriter, Task
+
+T = TypeVar("T")
 
 APPLICATION_ID = 0x70686C64
 """Marks the file as an escrow's: "phld"."""
-BUSY_TIMEOUT_S = 30.0
 FILE_MODE = 0o600
 MAX_INT64 = 2**63 - 1
 LEAST_SQLITE = (3, 37, 0)
 """The first version with STRICT tables, which hold integers to being integers."""
-
-T = TypeVar("T")
-
-Transaction: TypeAlias = sqlite3.Connection
-"""A connection inside of a transaction: functions that take one neither begin nor commit."""
+MAX_READERS = 8
+"""How many idle read connections are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One numbered step of the schema."""
+class SqliteTransaction:
+    """A transaction on SQLite: see `Transaction`."""
 
-    version: int
-    name: str
-    script: bytes
+    dialect = Dialect.SQLITE
+    greatest_amount = MAX_INT64
 
-    @property
-    def digest(self) -> Digest:
-        """SHA-256 of the file: what was applied must be what this version ships."""
-        return file_digest(self.script)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
 
-    def statements(self) -> Iterator[str]:
-        """Give its statements one by one: `executescript` would commit the transaction around it."""
-        statement = ""
-        for line in self.script.decode().splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                yield statement
-                statement = ""
+    def execute(self, sql: str, parameters: Sequence[Value] = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self.connection.execute(sql, parameters)
+
+    def select_many(self, table: Table, keys: Sequence[Values], *, lock: bool) -> list[Row]:
+        """Read rows by key. Nobody else writes meanwhile, so nothing is to be locked."""
+        del lock
+        sql, found = _select(table), []
+        for key in sorted(keys, key=str):
+            row = self.connection.execute(sql, key).fetchone()
+            if row is not None:
+                found.append(row)
+        return found
+
+    def insert_many(self, table: Table, rows: Sequence[Values], *, once: bool = False) -> None:
+        """Write rows."""
+        marks = ", ".join("?" * len(table.columns))
+        conflict = f" ON CONFLICT ({', '.join(table.key)}) DO NOTHING" if once else ""
+        sql = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks}){conflict}"  # noqa: S608
+        self.connection.executemany(sql, rows)
+
+    def update_many(self, table: Table, rows: Sequence[Values]) -> int:
+        """Change rows, and give how many were as they were."""
+        return self.connection.executemany(_update(table), rows).rowcount
+
+    def delete_many(self, table: Table, keys: Sequence[Values]) -> None:
+        """Remove rows."""
+        where = " AND ".join(f"{name} = ?" for name in table.key)
+        self.connection.executemany(f"DELETE FROM {table.name} WHERE {where}", keys)  # noqa: S608
+
+    def next_ids(self, table: Table, count: int) -> Sequence[int]:
+        """Give numbers for new rows."""
+        sql = f"SELECT coalesce(max(id), 0) FROM {table.name}"  # noqa: S608
+        (last,) = self.connection.execute(sql).fetchone()
+        return range(last + 1, last + 1 + count)
+
+    def add_balances(self, deltas: Sequence[tuple[int, int]]) -> None:
+        """Add amounts to accounts."""
+        sql = "UPDATE account SET balance = balance + ?2 WHERE id = ?1"
+        self.connection.executemany(sql, deltas)
+
+    def lock_name(self, name: str) -> None:
+        """Do nothing: nobody else writes meanwhile."""
 
 
-def migrations() -> tuple[Migration, ...]:
-    """Give the migrations that this version ships, in order."""
-    folder = resources.files("proofhold.escrow") / "migrations"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return tuple(Migration(int(f.name[:4]), f.name, f.read_bytes()) for f in files)
-
-
-class Database:
-    """One escrow's file. One connection, used by one thread at a time; processes may share the file."""
+class SqliteDatabase:
+    """One escrow's file. May be used from any thread, and the file by several processes."""
 
     def __init__(self, path: Path, *, create: bool) -> None:
         """Open the file and bring its schema up to date.
@@ -88,37 +121,50 @@ class Database:
             _make(path)
         elif not path.is_file():
             raise Misuse(f"no escrow at {path}: make one with `proofhold escrow init`")
-        self._lock = threading.RLock()
-        with _translated():
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.row_factory = sqlite3.Row
+        self._path = path
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(MAX_READERS)
+        self._connection = self._connect()
         try:
             self._prepare(create=create)
         except BaseException:
             self._connection.close()
             raise
+        self.writer = GroupWriter(self._commit)
 
     def close(self) -> None:
-        """Close the file. Nothing is lost by not doing so."""
-        with self._lock, _translated():
+        """Write what was submitted, and close the file."""
+        self.writer.close()
+        with _translated():
             self._connection.close()
+            while not self._readers.empty():
+                self._readers.get_nowait().close()
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Run a block as one durable transaction; an exception undoes all of it.
+    def write(self, operation: Operation[T]) -> T:
+        """Run an operation, and wait until it is durable: see `Database`."""
+        return self.writer.submit(operation).result()
 
-        Raises:
-            Refused: ``escrow.busy``, when others held the file for too long.
-            EscrowFailure: the database failed; nothing was written.
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        """Run an operation without waiting: see `Database`."""
+        return self.writer.submit(operation, timeout_s=0)
 
-        """
-        with self._lock, _translated():
-            connection = self._connection
+    def read(self, operation: Operation[T]) -> T:
+        """Run an operation that only reads: see `Database`."""
+        with _translated(), self._reader() as connection:
+            connection.execute("BEGIN")
+            try:
+                return operation(SqliteTransaction(connection))
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def _commit(self, tasks: Sequence[Task]) -> None:
+        """Run tasks in one transaction: what one of them raises undoes that one alone."""
+        connection = self._connection
+        with _translated():
             connection.execute("BEGIN IMMEDIATE")
             try:
-                yield connection
+                for task in tasks:
+                    self._attempt(task)
                 connection.execute("COMMIT")
             except BaseException:
                 # Also after a COMMIT that failed: what was not acknowledged must not become durable later.
@@ -126,42 +172,102 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
+    def _attempt(self, task: Task) -> None:
+        connection = self._connection
+        connection.execute("SAVEPOINT task")
+        try:
+            with _translated():
+                task.result = task.operation(SqliteTransaction(connection))
+        except BaseException as error:
+            if not connection.in_transaction:
+                raise  # SQLite itself gave everything up: a full disk, say
+            connection.execute("ROLLBACK TO task")
+            task.error = error
+        connection.execute("RELEASE task")
+
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        """Run a block that only reads, all of it as of one moment."""
-        with self._lock, _translated():
-            connection = self._connection
-            connection.execute("BEGIN")
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._readers.get_nowait()
+        except queue.Empty:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+        try:
+            yield connection
+        finally:
             try:
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                if connection.in_transaction:  # it could not even be rolled back
+                    raise queue.Full
+                self._readers.put_nowait(connection)
+            except queue.Full:
+                connection.close()
 
-    def write(self, operation: Callable[[Transaction], T]) -> T:
-        """Run a function of a transaction, durable when it returns: see `Store`."""
-        with self.transaction() as tx:
-            return operation(tx)
-
-    def read(self, operation: Callable[[Transaction], T]) -> T:
-        """Run a function that only reads: see `Store`."""
-        with self.reading() as tx:
-            return operation(tx)
+    def _connect(self) -> sqlite3.Connection:
+        with _translated():
+            connection = sqlite3.connect(
+                self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+        return connection
 
     def _prepare(self, *, create: bool) -> None:
-        with self._lock, _translated():
-            connection = self._connection
+        connection = self._connection
+        with _translated():
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             if not create and application != APPLICATION_ID:
                 raise EscrowFailure("escrow.not_an_escrow", "the file is not an escrow's database")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
-        with self.transaction() as tx:
-            if create:
-                tx.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            _migrate(tx)
+            # Off while migrating, which may build a table anew that others refer to; checked at its end.
+            connection.execute("PRAGMA foreign_keys = OFF")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._migrate(create=create)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("PRAGMA foreign_keys = ON")
+
+    def _migrate(self, *, create: bool) -> None:
+        connection = self._connection
+        if create:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        sql = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
+        exists = connection.execute(sql).fetchone() is not None
+
+        def run_script(migration: Migration) -> None:
+            for statement in statements(migration):
+                connection.execute(statement)
+
+        done = migrate(SqliteTransaction(connection), run_script, exists=exists)
+        if done and (broken := connection.execute("PRAGMA foreign_key_check").fetchone()):
+            raise EscrowFailure("escrow.schema", f"a row of {broken[0]} refers to one that is not there")
+
+
+def statements(migration: Migration) -> Iterator[str]:
+    """Give a migration's statements one by one: `executescript` would commit the transaction around it."""
+    statement = ""
+    for line in migration.script.decode().splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@lru_cache
+def _select(table: Table) -> str:
+    where = " AND ".join(f"{name} = ?" for name in table.key)
+    return f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {where}"  # noqa: S608
+
+
+@lru_cache
+def _update(table: Table) -> str:
+    changes = ", ".join(f"{name} = ?" for name in table.mutable)
+    where = " AND ".join([f"{name} = ?" for name in table.key] + [f"{name} IS ?" for name in table.compared])
+    return f"UPDATE {table.name} SET {changes} WHERE {where}"  # noqa: S608
 
 
 def _make(path: Path) -> None:
@@ -169,24 +275,6 @@ def _make(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
     except OSError as error:
         raise Misuse(f"cannot make an escrow at {path}: {error.strerror}") from error
-
-
-def _migrate(tx: Transaction) -> None:
-    exists = tx.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
-    rows = tx.execute("SELECT version, digest FROM schema_version ORDER BY version") if exists else ()
-    applied = [tuple(row) for row in rows]
-    shipped = migrations()
-    known = [(m.version, m.digest) for m in shipped]
-    if applied != known[: len(applied)]:
-        text = "the escrow's schema is not one that this version of proofhold wrote"
-        raise EscrowFailure("escrow.schema", text)
-    for migration in shipped[len(applied) :]:
-        for statement in migration.statements():
-            tx.execute(statement)
-        tx.execute(
-            "INSERT INTO schema_version VALUES (?, ?, ?)",
-            (migration.version, migration.name, migration.digest),
-        )
 
 
 @contextlib.contextmanager

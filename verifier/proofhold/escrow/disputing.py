@@ -21,11 +21,13 @@ from proofhold.contention import (
 )
 from proofhold.core import Fault
 from proofhold.errors import Misuse
-from proofhold.escrow import guarding, moves, reports, timers
-from proofhold.escrow.database import Transaction
+from proofhold.escrow import guarding, moves, timers
+from proofhold.escrow.books import Books
 from proofhold.escrow.escrow import MAX_TRANSCRIPT_BYTES, Adjudged, Adjudication, DisputeRecord
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import REFUND_SIDE, BondEvent, BondState, Event
+from proofhold.escrow.tables import ADJUDICATION, DISPUTE, DOCUMENT
+from proofhold.job import Claim
 from proofhold.keys import Signed
 from proofhold.payload import ITEM_BYTES, Tensor
 from proofhold.replay.trace import TraceHasher
@@ -37,7 +39,7 @@ _EVENTS = {
 }
 
 
-def challenge(tx: Transaction, signed: SignedChallenge, *, now: int) -> None:
+def challenge(books: Books, signed: SignedChallenge, *, now: int) -> None:
     """Record the verifier's challenge: from now the provider has `answer_s` to answer.
 
     Raises:
@@ -45,24 +47,24 @@ def challenge(tx: Transaction, signed: SignedChallenge, *, now: int) -> None:
 
     """
     document = signed.document
-    capture = moves.load(tx, document.job, document.seq)
+    capture = moves.load(books, document.job, document.seq)
     if not signed.envelope.is_signed_by_exactly([capture.job.verifier]):
         raise Refused("challenge.signature", "the challenge does not carry the verifier's signature alone")
-    recorded = _recorded_claim(tx, document.job, document.seq)
+    recorded = _recorded_claim(books, document.job, document.seq)
     if document.claim != recorded:
         raise Refused("challenge.claim", f"it names the claim {document.claim}, recorded is {recorded}")
-    first = find(tx, document.job, document.seq, "challenge")
+    first = find(books, document.job, document.seq, "challenge")
     if first == signed.encode():
         return
     if first is not None:
         # A second one would start the clocks anew, and the dispute would never end.
         raise Refused("challenge.repeated", "this capture was challenged before", Fault.VERIFIER)
-    capture = timers.advance(tx, capture, now=now)
-    moves.move_capture(tx, capture, Event.CHALLENGE, now=now, cause=signed.digest)
-    _keep(tx, document.job, document.seq, "challenge", signed.digest, signed.encode(), now)
+    capture = timers.advance(books, capture, now=now)
+    moves.move_capture(books, capture, Event.CHALLENGE, now=now, cause=signed.digest)
+    _keep(books, document.job, document.seq, "challenge", signed.digest, signed.encode(), now)
 
 
-def answer(tx: Transaction, signed: SignedDisputeAnswer, tensors: Sequence[Tensor], *, now: int) -> None:
+def answer(books: Books, signed: SignedDisputeAnswer, tensors: Sequence[Tensor], *, now: int) -> None:
     """Record the provider's answer, once the tensors that came with it are those that it signs.
 
     Raises:
@@ -70,32 +72,32 @@ def answer(tx: Transaction, signed: SignedDisputeAnswer, tensors: Sequence[Tenso
 
     """
     document = signed.document
-    capture = moves.load(tx, document.job, document.seq)
+    capture = moves.load(books, document.job, document.seq)
     if not signed.envelope.is_signed_by_exactly([capture.job.provider]):
         raise Refused("answer.signature", "the answer does not carry the provider's signature alone")
-    recorded = _recorded_claim(tx, document.job, document.seq)
+    recorded = _recorded_claim(books, document.job, document.seq)
     if document.claim != recorded:
         raise Refused("answer.claim", f"it names the claim {document.claim}, recorded is {recorded}")
-    first = find(tx, document.job, document.seq, "answer")
+    first = find(books, document.job, document.seq, "answer")
     if first == signed.encode():
         return
     if first is not None:
         raise Refused("answer.repeated", "the first answer is final", Fault.PROVIDER)
-    asked = find(tx, document.job, document.seq, "challenge")
+    asked = find(books, document.job, document.seq, "challenge")
     segment = None if asked is None else Signed.decode(Challenge, asked).document.segment
     if segment != document.segment:
         text = f"it answers for segment {document.segment}, challenged is {segment}"
         raise Refused("answer.segment", text)
     _require_tensors(signed, tensors, bytes.fromhex(capture.job.nonce))
-    capture = timers.advance(tx, capture, now=now)
-    moves.move_capture(tx, capture, Event.ANSWER, now=now, cause=signed.digest)
+    capture = timers.advance(books, capture, now=now)
+    moves.move_capture(books, capture, Event.ANSWER, now=now, cause=signed.digest)
     packed = _pack(tensors)
-    _keep(tx, document.job, document.seq, "answer", signed.digest, signed.encode(), now)
-    _keep(tx, document.job, document.seq, "tensors", file_digest(packed), packed, now)
+    _keep(books, document.job, document.seq, "answer", signed.digest, signed.encode(), now)
+    _keep(books, document.job, document.seq, "tensors", file_digest(packed), packed, now)
 
 
 def adjudicate(
-    tx: Transaction, hold: Digest, seq: int, outcome: Adjudged, transcript: bytes, *, now: int
+    books: Books, hold: Digest, seq: int, outcome: Adjudged, transcript: bytes, *, now: int
 ) -> Adjudication:
     """End a dispute as a transcript says: the first one for good.
 
@@ -106,49 +108,49 @@ def adjudicate(
     if not 0 < len(transcript) <= MAX_TRANSCRIPT_BYTES:
         raise Misuse(f"transcript: {len(transcript)} bytes, expected 1 to {MAX_TRANSCRIPT_BYTES}")
     digest = file_digest(transcript)
-    capture = moves.load(tx, hold, seq)
-    stands = find_adjudication(tx, hold, seq)
+    capture = moves.load(books, hold, seq)
+    stands = find_adjudication(books, hold, seq)
     if stands is not None:
         if (stands.outcome, stands.transcript_digest) == (outcome, digest):
             return stands
         raise Refused("escrow.adjudicated", f"another transcript has {stands.outcome} the provider")
-    capture = timers.advance(tx, capture, now=now)
-    row = (hold, seq, outcome, digest, transcript, now)
-    # Before the move: the database slashes nothing without a transcript on file.
-    tx.execute("INSERT INTO adjudication VALUES (?, ?, ?, ?, ?, ?)", row)
+    capture = timers.advance(books, capture, now=now)
+    # The database slashes nothing without a transcript on file.
+    books.insert(ADJUDICATION, hold, seq, outcome.value, digest, transcript, now)
     event = _EVENTS[outcome]
     if capture.state in REFUND_SIDE and capture.bond_state is BondState.FROZEN:
         # The buyer has the money back already (a dispute of no length): what is left to decide is the bond.
         bond = BondEvent.SLASH if outcome is Adjudged.CONVICTED else BondEvent.FREE
-        moves.move_bond(tx, capture, bond, now=max(now, capture.changed_at))
+        moves.move_bond(books, capture, bond, now=max(now, capture.changed_at))
         if outcome is Adjudged.ACQUITTED:
-            guarding.clear(tx, hold)
+            guarding.clear(books, hold)
     else:
-        moves.move_capture(tx, capture, event, now=now, cause=digest)
+        moves.move_capture(books, capture, event, now=now, cause=digest)
     return Adjudication(outcome, digest, transcript, now)
 
 
-def record(tx: Transaction, hold: Digest, seq: int) -> DisputeRecord:
+def record(books: Books, hold: Digest, seq: int) -> DisputeRecord:
     """Read everything about one dispute."""
-    challenged, answered, tensors = (find(tx, hold, seq, kind) for kind in ("challenge", "answer", "tensors"))
+    challenged, answered, tensors = (
+        find(books, hold, seq, kind) for kind in ("challenge", "answer", "tensors")
+    )
     return DisputeRecord(
         challenge=None if challenged is None else Signed.decode(Challenge, challenged),
         answer=None if answered is None else Signed.decode(DisputeAnswer, answered),
         tensors=() if tensors is None else _unpack(tensors),
-        adjudication=find_adjudication(tx, hold, seq),
+        adjudication=find_adjudication(books, hold, seq),
     )
 
 
-def find(tx: Transaction, hold: Digest, seq: int, kind: str) -> bytes | None:
+def find(books: Books, hold: Digest, seq: int, kind: str) -> bytes | None:
     """Read what was said of one kind in a dispute, or None."""
-    sql = "SELECT body FROM dispute WHERE hold = ? AND seq = ? AND kind = ?"
-    row = tx.execute(sql, (hold, seq, kind)).fetchone()
+    row = books.find(DISPUTE, hold, seq, kind)
     return None if row is None else bytes(row["body"])
 
 
-def find_adjudication(tx: Transaction, hold: Digest, seq: int) -> Adjudication | None:
+def find_adjudication(books: Books, hold: Digest, seq: int) -> Adjudication | None:
     """Read how a transcript ended a capture's dispute, or None."""
-    row = tx.execute("SELECT * FROM adjudication WHERE hold = ? AND seq = ?", (hold, seq)).fetchone()
+    row = books.find(ADJUDICATION, hold, seq)
     if row is None:
         return None
     return Adjudication(
@@ -156,9 +158,9 @@ def find_adjudication(tx: Transaction, hold: Digest, seq: int) -> Adjudication |
     )
 
 
-def _recorded_claim(tx: Transaction, hold: Digest, seq: int) -> Digest | None:
-    claim = reports.find_claim(tx, hold, seq)
-    return None if claim is None else claim.digest
+def _recorded_claim(books: Books, hold: Digest, seq: int) -> Digest | None:
+    row = books.find(DOCUMENT, hold, seq, "claim")
+    return None if row is None else Signed.decode(Claim, bytes(row["body"])).digest
 
 
 def _require_tensors(signed: SignedDisputeAnswer, tensors: Sequence[Tensor], nonce: bytes) -> None:
@@ -173,8 +175,8 @@ def _require_tensors(signed: SignedDisputeAnswer, tensors: Sequence[Tensor], non
         raise Refused("answer.tensors", "the tensors are not, one by one, those that it signs")
 
 
-def _keep(tx: Transaction, hold: Digest, seq: int, kind: str, digest: Digest, body: bytes, now: int) -> None:
-    tx.execute("INSERT INTO dispute VALUES (?, ?, ?, ?, ?, ?)", (hold, seq, kind, digest, body, now))
+def _keep(books: Books, hold: Digest, seq: int, kind: str, digest: Digest, body: bytes, now: int) -> None:
+    books.insert(DISPUTE, hold, seq, kind, digest, body, now)
 
 
 def _pack(tensors: Sequence[Tensor]) -> bytes:

@@ -1,7 +1,8 @@
 """The escrow as its users see it, whatever database lies under it, and the records that it gives out.
 
 An escrow knows digests, keys, amounts and clocks: it never judges evidence and has no opinion on policies.
-A driver is anything that keeps this protocol; `SqliteEscrow` is the embedded one.
+`SqliteEscrow` is the embedded one, `PostgresEscrow` the one that many machines share: the same operations
+over two drivers.
 """
 
 from __future__ import annotations
@@ -166,6 +167,19 @@ class HoldRecord:
         """
         claim = self.capture(seq).claim
         return None if claim is None else statement_of(self.job.document, claim.document)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """One ruling on one capture, with what it rests on: the arguments of `Escrow.apply`."""
+
+    hold: Digest
+    seq: int
+    ruling: Ruling
+    receipt_digest: Digest
+    receipt: bytes
+    one_use: tuple[Digest, ...] = ()
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +366,16 @@ class Escrow(Protocol):
         Raises:
             Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``;
                 ``claim.reused_evidence``.
+
+        """
+
+    def apply_many(self, rulings: Sequence[Ruled], *, now: int) -> tuple[Applied | Refused, ...]:
+        """Carry out many rulings in one durable transaction, each as `apply` would.
+
+        One that is refused moves nothing and keeps none of the others back: its refusal stands in its place.
+
+        Raises:
+            Misuse: too many at once, or one that no books could carry out.
 
         """
 

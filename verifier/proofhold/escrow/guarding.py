@@ -1,21 +1,24 @@
 """The guard's books: what it demanded of a hold, what the hold's end told, what is known of its provider.
 
-Every function works inside of the caller's transaction, which the database runs one at a time: what was
-read is still true when it is written, however many settle at once. A currency without terms is not guarded,
+Every function works inside of the caller's transaction, and whoever admits or observes a provider's job keeps
+everybody else who would away from that provider in that currency until it is written: what was read is still
+true then, however many settle at once. A currency without terms is not guarded,
 and neither is a job that cannot be released without a check.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
 from proofhold.canonical import Digest
 from proofhold.escrow import ledger
-from proofhold.escrow.database import Transaction
+from proofhold.escrow.books import Books, Record
 from proofhold.escrow.ledger import Account, AccountKind
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, Event, State
+from proofhold.escrow.tables import GUARD, GUARD_HOLD, GUARD_STANDING
 from proofhold.guard import Observation, Stake, Standing, Terms, demand, objections
 from proofhold.job import PPM, REPLAY_KIND, Job, ModelReference, OnnxModel
 from proofhold.keys import Key
@@ -45,48 +48,46 @@ class GuardRecord:
     """Over all its models."""
 
 
-def set_terms(tx: Transaction, currency: Currency, terms: Terms, *, now: int) -> None:
+def set_terms(books: Books, currency: Currency, terms: Terms, *, now: int) -> None:
     """Guard a currency from now on, or change how. Holds that are funded keep what was demanded of them."""
-    ledger.register(tx, currency)
-    columns = ", ".join(_TERMS)
-    marks = ", ".join("?" * (len(_TERMS) + 2))
-    values = tuple(getattr(terms, name) for name in _TERMS)
-    tx.execute(
-        f"INSERT OR REPLACE INTO guard (currency, {columns}, set_at) VALUES ({marks})",  # noqa: S608
-        (currency.code, *values, now),
-    )
+    ledger.register(books, currency)
+    values = {name: getattr(terms, name) for name in _TERMS} | {"set_at": now}
+    if books.find(GUARD, currency.code) is None:
+        books.insert(GUARD, currency.code, *values.values())
+    else:
+        books.update(GUARD, (currency.code,), **values)
 
 
-def find_terms(tx: Transaction, currency: str) -> Terms | None:
+def find_terms(books: Books, currency: str) -> Terms | None:
     """Read a currency's terms; None where it is not guarded."""
-    row = tx.execute("SELECT * FROM guard WHERE currency = ?", (currency,)).fetchone()
+    row = books.find(GUARD, currency)
     return None if row is None else Terms(**{name: row[name] for name in _TERMS})
 
 
-def find_standing(tx: Transaction, provider: Key, model: str, currency: str, terms: Terms) -> Standing:
+def find_standing(books: Books, provider: Key, model: str, currency: str, terms: Terms) -> Standing:
     """Read what is known of a provider at a model: a newcomer's standing where nothing is."""
-    sql = "SELECT * FROM guard_standing WHERE provider = ? AND model = ? AND currency = ?"
-    row = tx.execute(sql, (provider, model, currency)).fetchone()
+    row = books.find(GUARD_STANDING, provider, model, currency)
     if row is None:
         return Standing.newcomer(terms)
     return Standing(**{name: row[name] for name in _STANDING})
 
 
-def find_stake(tx: Transaction, provider: Key, currency: str) -> Stake:
+def find_stake(books: Books, provider: Key, currency: str) -> Stake:
     """Sum up what stands for a provider in a currency, and what stands against that."""
     exposure = "SELECT coalesce(sum(exposure), 0) FROM guard_standing WHERE provider = ? AND currency = ?"
     undecided = (
-        "SELECT coalesce(sum(iif(rate_ppm < ?, price, 0)), 0) AS price,"
-        " coalesce(sum(iif(bond_state = ?, bond, 0)), 0) AS bond FROM guard_hold JOIN hold ON id = hold"
-        " WHERE provider = ? AND currency = ? AND observation IS NULL"
+        "SELECT coalesce(sum(CASE WHEN rate_ppm < ? THEN price ELSE 0 END), 0) AS price,"
+        " coalesce(sum(CASE WHEN bond_state = ? THEN bond ELSE 0 END), 0) AS bond FROM guard_hold"
+        " JOIN hold ON id = hold WHERE provider = ? AND currency = ? AND observation IS NULL"
     )
+    tx = books.tx  # what was written so far in this transaction is the caller's to add
     (released,) = tx.execute(exposure, (provider, currency)).fetchone()
-    row = tx.execute(undecided, (PPM, BondState.RESERVED, provider, currency)).fetchone()
-    available = ledger.balance_of(tx, Account(AccountKind.PARTY, provider, currency))
+    row = tx.execute(undecided, (PPM, BondState.RESERVED.value, provider, currency)).fetchone()
+    available = ledger.balance_of(books, Account(AccountKind.PARTY, provider, currency))
     return Stake(released, row["price"], available + row["bond"])
 
 
-def records(tx: Transaction, provider: Key) -> tuple[GuardRecord, ...]:
+def records(books: Books, provider: Key) -> tuple[GuardRecord, ...]:
     """Read everything that is known of a provider."""
     sql = (
         "SELECT * FROM guard_standing JOIN currency ON code = currency WHERE provider = ?"
@@ -98,16 +99,22 @@ def records(tx: Transaction, provider: Key) -> tuple[GuardRecord, ...]:
             row["model"],
             Currency(row["code"], row["exponent"]),
             Standing(**{name: row[name] for name in _STANDING}),
-            find_stake(tx, provider, row["code"]),
+            find_stake(books, provider, row["code"]),
         )
-        for row in tx.execute(sql, (provider,)).fetchall()
+        for row in books.tx.execute(sql, (provider,)).fetchall()
     )
 
 
-def admit(tx: Transaction, hold: Digest, job: Job) -> None:
+def enter(books: Books, job: Job) -> None:
+    """Keep others away from a job's provider, before anything is read that `admit` judges by."""
+    if find_terms(books, job.currency.code) is not None and REPLAY_KIND in job.evidence_kinds:
+        books.lock(_name_of(job.provider, job.currency.code))
+
+
+def admit(books: Books, hold: Digest, job: Job) -> None:
     """Refuse a job that carries less than the guard demands, or freeze what was demanded (PROTOCOL P11).
 
-    Called when the hold is written: its bond is reserved already.
+    Called when the hold is written: its bond is reserved already. `enter` was called before.
 
     Raises:
         Refused: ``guard.value``, ``guard.rate``, ``guard.bond``, ``guard.penalty`` or ``guard.exposure``;
@@ -115,12 +122,12 @@ def admit(tx: Transaction, hold: Digest, job: Job) -> None:
 
     """
     currency = job.currency.code
-    terms = find_terms(tx, currency)
+    terms = find_terms(books, currency)
     if terms is None or REPLAY_KIND not in job.evidence_kinds:
         return
     model = model_name(job.model)
-    standing = find_standing(tx, job.provider, model, currency, terms)
-    stake = find_stake(tx, job.provider, currency)
+    standing = find_standing(books, job.provider, model, currency, terms)
+    stake = find_stake(books, job.provider, currency)
     # This hold's bond lies in its own account already, and stands for the provider as before.
     stake = Stake(stake.exposure, stake.in_flight, stake.free_bond + job.bond)
     found = objections(
@@ -136,17 +143,21 @@ def admit(tx: Transaction, hold: Digest, job: Job) -> None:
         text = "; ".join(f"{r.message}: got {r.got}, expected {r.expected}" for r in found)
         raise Refused(found[0].code, text, found[0].fault)
     least = demand(terms, standing, price=job.price, rate_ppm=job.sampling_rate_ppm, bond=job.bond)
-    tx.execute(
-        "INSERT INTO guard_hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        (
-            *(hold, job.provider, model, currency, job.price, job.sampling_rate_ppm, job.bond),
-            *(least.rate_ppm, least.bond, least.penalty),
-        ),
-    )
+    carried = (job.price, job.sampling_rate_ppm, job.bond)
+    demanded = (least.rate_ppm, least.bond, least.penalty)
+    books.insert(GUARD_HOLD, hold, job.provider, model, currency, *carried, *demanded, None)
+
+
+def prepare(books: Books, rows: Sequence[Record]) -> None:
+    """Read, and lock, what observing these guarded holds is going to ask for, with a few statements."""
+    for row in rows:
+        find_terms(books, row["currency"])
+    books.lock(*(_name_of(row["provider"], row["currency"]) for row in rows))
+    books.fetch(GUARD_STANDING, [(row["provider"], row["model"], row["currency"]) for row in rows])
 
 
 def observe(
-    tx: Transaction,
+    books: Books,
     hold: Digest,
     event: Event,
     state: State,
@@ -157,7 +168,7 @@ def observe(
     """Write down what a move of a capture tells about its provider, in the transaction that moves it.
 
     Args:
-        tx: the transaction of the move.
+        books: those of the transaction of the move.
         hold: the capture's.
         event: what happened to it.
         state: where it stands now.
@@ -165,10 +176,10 @@ def observe(
         amount: what was claimed, atomic units.
 
     """
-    row = tx.execute("SELECT * FROM guard_hold WHERE hold = ?", (hold,)).fetchone()
+    row = books.find(GUARD_HOLD, hold)
     if row is None:
         return
-    terms = find_terms(tx, row["currency"])
+    terms = find_terms(books, row["currency"])
     told = observation or _OF_EVENT.get(event)
     if told is None and state is State.RELEASING:
         told = Observation.UNCHECKED
@@ -176,25 +187,27 @@ def observe(
         told = Observation.VOID
     if told is None or terms is None:
         return
+    books.lock(_name_of(row["provider"], row["currency"]))
     if row["observation"] is None:
-        standing = find_standing(tx, row["provider"], row["model"], row["currency"], terms)
-        _write(tx, row["provider"], row["model"], row["currency"], standing.after(told, amount, terms))
-        tx.execute("UPDATE guard_hold SET observation = ? WHERE hold = ?", (told, hold))
+        standing = find_standing(books, row["provider"], row["model"], row["currency"], terms)
+        _write(books, row["provider"], row["model"], row["currency"], standing.after(told, amount, terms))
+        books.update(GUARD_HOLD, (hold,), observation=told.value)
     elif state is State.RELEASING:
-        clear(tx, hold)
+        clear(books, hold)
 
 
-def clear(tx: Transaction, hold: Digest) -> None:
+def clear(books: Books, hold: Digest) -> None:
     """Take back an observed failure whose provider a transcript has acquitted."""
-    row = tx.execute("SELECT * FROM guard_hold WHERE hold = ?", (hold,)).fetchone()
+    row = books.find(GUARD_HOLD, hold)
     if row is None or row["observation"] != Observation.FAILED:
         return
-    terms = find_terms(tx, row["currency"])
+    terms = find_terms(books, row["currency"])
     if terms is None:
         return
-    standing = find_standing(tx, row["provider"], row["model"], row["currency"], terms)
-    _write(tx, row["provider"], row["model"], row["currency"], standing.cleared())
-    tx.execute("UPDATE guard_hold SET observation = ? WHERE hold = ?", (CLEARED, hold))
+    books.lock(_name_of(row["provider"], row["currency"]))
+    standing = find_standing(books, row["provider"], row["model"], row["currency"], terms)
+    _write(books, row["provider"], row["model"], row["currency"], standing.cleared())
+    books.update(GUARD_HOLD, (hold,), observation=CLEARED)
 
 
 def model_name(model: ModelReference) -> str:
@@ -207,10 +220,13 @@ def model_name(model: ModelReference) -> str:
     return f"service:{model.name}:{model.allowlist}"
 
 
-def _write(tx: Transaction, provider: Key, model: str, currency: str, standing: Standing) -> None:
-    columns = ", ".join(_STANDING)
-    marks = ", ".join("?" * (len(_STANDING) + 3))
-    tx.execute(
-        f"INSERT OR REPLACE INTO guard_standing (provider, model, currency, {columns}) VALUES ({marks})",  # noqa: S608
-        (provider, model, currency, *(getattr(standing, name) for name in _STANDING)),
-    )
+def _write(books: Books, provider: Key, model: str, currency: str, standing: Standing) -> None:
+    key, values = (provider, model, currency), {name: getattr(standing, name) for name in _STANDING}
+    if books.find(GUARD_STANDING, *key) is None:
+        books.insert(GUARD_STANDING, *key, *values.values())
+    else:
+        books.update(GUARD_STANDING, key, **values)
+
+
+def _name_of(provider: Key, currency: str) -> str:
+    return f"guard:{currency}:{provider}"

@@ -8,7 +8,6 @@ from typing import TypeVar
 from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import MAX_KEY_CHARS
-from proofhold.escrow.ledger import require_storable
 from proofhold.escrow.refusals import Refused
 from proofhold.job import ACCOUNT_PATTERN, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed, SignedDocument
@@ -80,8 +79,6 @@ def require_fundable(signed: SignedJob, *, escrow: str, now: int) -> None:
         raise Refused("job.captures", f"{job.captures} captures: this version funds {CAPTURES}")
     if job.price < 1:
         raise Refused("job.price", "the job has no price: there is nothing to hold", Fault.BUYER)
-    require_storable("price", job.price)
-    require_storable("bond", job.bond)
     if job.withholding_penalty > job.bond:
         text = f"the withholding penalty, {job.withholding_penalty}, is more than the bond, {job.bond}"
         raise Refused("job.penalty", text)

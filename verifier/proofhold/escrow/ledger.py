@@ -12,8 +12,10 @@ from enum import StrEnum
 
 from proofhold.core import Fault
 from proofhold.errors import Misuse
-from proofhold.escrow.database import MAX_INT64, Transaction
+from proofhold.escrow.books import Books
+from proofhold.escrow.driver import Transaction
 from proofhold.escrow.refusals import EscrowFailure, Refused
+from proofhold.escrow.tables import CURRENCY, TRANSFER
 from proofhold.money import Currency
 
 
@@ -55,26 +57,26 @@ def outside(currency: str) -> Account:
     return Account(AccountKind.OUTSIDE, "", currency)
 
 
-def register(tx: Transaction, currency: Currency) -> None:
+def register(books: Books, currency: Currency) -> None:
     """Take note of a currency, or check that it is the one known under its code.
 
     Raises:
         Refused: ``escrow.currency``, known with another exponent.
 
     """
-    sql = "INSERT INTO currency VALUES (?, ?) ON CONFLICT (code) DO NOTHING"
-    tx.execute(sql, (currency.code, currency.exponent))
-    require_known(tx, currency)
+    if books.find(CURRENCY, currency.code) is None:
+        books.insert(CURRENCY, currency.code, currency.exponent)
+    require_known(books, currency)
 
 
-def require_known(tx: Transaction, currency: Currency) -> None:
+def require_known(books: Books, currency: Currency) -> None:
     """Refuse a currency that was never deposited, or has another exponent here.
 
     Raises:
         Refused: ``escrow.currency``.
 
     """
-    row = tx.execute("SELECT exponent FROM currency WHERE code = ?", (currency.code,)).fetchone()
+    row = books.find(CURRENCY, currency.code)
     if row is None:
         raise Refused("escrow.currency", f"nothing was ever deposited here in {currency.code}")
     if row["exponent"] != currency.exponent:
@@ -82,26 +84,25 @@ def require_known(tx: Transaction, currency: Currency) -> None:
         raise Refused("escrow.currency", text)
 
 
-def require_storable(what: str, amount: int, *, low: int = 0) -> None:
-    """Refuse an amount that this ledger cannot hold: it counts in 64-bit integers.
+def require_storable(tx: Transaction, what: str, amount: int, *, low: int = 0) -> None:
+    """Refuse an amount that this ledger cannot hold: a database counts in integers of some width.
 
     Raises:
         Refused: ``escrow.amount``.
 
     """
-    if not low <= amount <= MAX_INT64:
-        raise Refused("escrow.amount", f"{what}: {amount} atomic units, expected {low} to {MAX_INT64}")
+    if not low <= amount <= tx.greatest_amount:
+        text = f"{what}: {amount} atomic units, expected {low} to {tx.greatest_amount}"
+        raise Refused("escrow.amount", text)
 
 
-def balance_of(tx: Transaction, account: Account) -> int:
+def balance_of(books: Books, account: Account) -> int:
     """Give an account's balance in atomic units; 0 if it was never used."""
-    sql = "SELECT balance FROM account WHERE kind = ? AND owner = ? AND currency = ?"
-    row = tx.execute(sql, _name(account)).fetchone()
-    return int(row["balance"]) if row else 0
+    return books.balance(*_name(account))
 
 
 def transfer(
-    tx: Transaction,
+    books: Books,
     key: str,
     source: Account,
     target: Account,
@@ -113,7 +114,7 @@ def transfer(
     """Move an amount between two accounts, once under this key.
 
     Args:
-        tx: the transaction that the move belongs to.
+        books: those of the transaction that the move belongs to.
         key: names the transfer; a second one of the same name is our own error, and raises.
         source: what is debited.
         target: what is credited.
@@ -122,47 +123,41 @@ def transfer(
         fault: whose fault it is if the balance does not suffice.
 
     Raises:
-        Refused: ``escrow.balance``, not enough on the source; ``escrow.amount``, a balance beyond 64 bits.
+        Refused: ``escrow.balance``, not enough on the source; ``escrow.amount``, a balance beyond what the
+            database holds.
         EscrowFailure: the key was used.
 
     """
     if amount < 1 or source.currency != target.currency or source == target:
         raise Misuse(f"not a transfer: {amount} from {source} to {target}")
-    number, available = _open(tx, source)
-    other, held = _open(tx, target)
+    available, held = balance_of(books, source), balance_of(books, target)
     if source.kind is not AccountKind.OUTSIDE and available < amount:
         text = f"{source.kind} {source.owner}: {available} {source.currency} atomic units, expected {amount}"
         raise Refused("escrow.balance", text, fault)
-    if abs(available - amount) > MAX_INT64 or abs(held + amount) > MAX_INT64:
-        raise Refused("escrow.amount", "a balance would leave the range of 64-bit integers")
-    if tx.execute("SELECT 1 FROM transfer WHERE key = ?", (key,)).fetchone():
+    if max(abs(available - amount), abs(held + amount)) > books.tx.greatest_amount:
+        raise Refused("escrow.amount", f"a balance would leave the range of {books.tx.greatest_amount}")
+    if books.find(TRANSFER, key) is not None:
         raise EscrowFailure("escrow.repeated_transfer", f"the transfer {key} was made before")
-    transfer_id = tx.execute("INSERT INTO transfer (key, at) VALUES (?, ?)", (key, at)).lastrowid
-    entries = ((transfer_id, number, -amount), (transfer_id, other, amount))
-    tx.executemany("INSERT INTO entry VALUES (?, ?, ?)", entries)
-    moves = ((-amount, number), (amount, other))
-    tx.executemany("UPDATE account SET balance = balance + ? WHERE id = ?", moves)
+    books.post(key, at, (_name(source), -amount), (_name(target), amount))
 
 
-def transfer_once(
-    tx: Transaction, key: str, source: Account, target: Account, amount: int, *, at: int
-) -> None:
+def transfer_once(books: Books, key: str, source: Account, target: Account, amount: int, *, at: int) -> None:
     """Make a transfer, or do nothing if this very transfer was made before under a client's key.
 
     Raises:
         Refused: ``escrow.key_reused``, the key stands for another transfer; else as `transfer`.
 
     """
-    rows = tx.execute(
+    if books.find(TRANSFER, key) is None:
+        transfer(books, key, source, target, amount, at=at)
+        return
+    rows = books.flush().execute(
         "SELECT kind, owner, currency, amount FROM transfer JOIN entry ON transfer.id = entry.transfer"
         " JOIN account ON account.id = entry.account WHERE key = ? ORDER BY amount",
         (key,),
-    ).fetchall()
-    if not rows:
-        transfer(tx, key, source, target, amount, at=at)
-        return
+    )
     expected = [(*_name(source), -amount), (*_name(target), amount)]
-    if [tuple(row) for row in rows] != expected:
+    if [tuple(row) for row in rows.fetchall()] != expected:
         raise Refused("escrow.key_reused", f"the key of {key} stands for another transfer")
 
 
@@ -182,15 +177,5 @@ def balances(tx: Transaction) -> tuple[Balance, ...]:
     )
 
 
-def _open(tx: Transaction, account: Account) -> tuple[int, int]:
-    sql = "SELECT id, balance FROM account WHERE kind = ? AND owner = ? AND currency = ?"
-    name = _name(account)
-    row = tx.execute(sql, name).fetchone()
-    if row is None:
-        added = tx.execute("INSERT INTO account (kind, owner, currency) VALUES (?, ?, ?)", name)
-        return int(added.lastrowid or 0), 0
-    return int(row["id"]), int(row["balance"])
-
-
 def _name(account: Account) -> tuple[str, str, str]:
-    return (account.kind, account.owner, account.currency)
+    return (account.kind.value, account.owner, account.currency)

@@ -6,11 +6,12 @@ Nothing else writes a state. Every move looks its row up in the table of `states
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from proofhold.canonical import Digest
 from proofhold.core import Fault
 from proofhold.escrow import guarding, ledger
-from proofhold.escrow.database import Transaction
+from proofhold.escrow.books import Books
 from proofhold.escrow.ledger import Account, AccountKind
 from proofhold.escrow.rail import Direction
 from proofhold.escrow.refusals import EscrowFailure, Refused
@@ -24,6 +25,7 @@ from proofhold.escrow.states import (
     bond_move,
     move,
 )
+from proofhold.escrow.tables import CAPTURE, HOLD, PAYMENT
 from proofhold.guard import Observation
 from proofhold.job import MAX_CAPTURES, Job, SignedJob
 from proofhold.keys import Signed
@@ -73,26 +75,29 @@ class Noted:
     """What a verdict tells the guard, in whose books it goes."""
 
 
-def load(tx: Transaction, hold: Digest, seq: int) -> Capture:
+@lru_cache(maxsize=4096)
+def read_job(data: bytes) -> SignedJob:
+    """Read a job that was stored. It never changes, and is read with every move of its hold."""
+    return Signed.decode(Job, data)
+
+
+def load(books: Books, hold: Digest, seq: int) -> Capture:
     """Read a capture.
 
     Raises:
         Refused: ``escrow.unknown_hold`` or ``escrow.unknown_capture``.
 
     """
-    sql = "SELECT job, bond_state, bond_due FROM hold WHERE id = ?"
-    held = tx.execute(sql, (hold,)).fetchone()
+    held = books.find(HOLD, hold)
     if held is None:
         raise Refused("escrow.unknown_hold", f"no hold {hold[:80]} here")
-    sql = "SELECT * FROM capture WHERE hold = ? AND seq = ?"
-    row = tx.execute(sql, (hold, seq)).fetchone() if 0 <= seq <= MAX_CAPTURES else None
+    row = books.find(CAPTURE, hold, seq) if 0 <= seq <= MAX_CAPTURES else None
     if row is None:
         raise Refused("escrow.unknown_capture", f"the hold has no capture {seq}")
-    signed: SignedJob = Signed.decode(Job, held["job"])
     return Capture(
         hold=hold,
         seq=seq,
-        job=signed.document,
+        job=read_job(bytes(held["job"])).document,
         state=State(row["state"]),
         due=row["due"],
         verification_due=row["verification_due"],
@@ -105,7 +110,7 @@ def load(tx: Transaction, hold: Digest, seq: int) -> Capture:
     )
 
 
-def create(tx: Transaction, hold: Digest, signed: SignedJob, *, now: int) -> None:
+def create(books: Books, hold: Digest, signed: SignedJob, *, now: int) -> None:
     """Write a new hold, its first capture and its bond; the price and the bond move into it.
 
     Raises:
@@ -116,33 +121,28 @@ def create(tx: Transaction, hold: Digest, signed: SignedJob, *, now: int) -> Non
     row, bond = move(None, Event.FUND), bond_move(None, BondEvent.RESERVE)
     if row is None or bond is None:
         raise EscrowFailure("escrow.table", "the table of states lacks the row that funds")
-    tx.execute(
-        "INSERT INTO hold VALUES (?, ?, ?, ?, ?, NULL)",
-        (hold, signed.encode(), job.sampling_commitment, now, bond.target),
-    )
-    tx.execute(
-        "INSERT INTO capture (hold, seq, state, due, changed_at) VALUES (?, 0, ?, ?, ?)",
-        (hold, row.target, _claim_due(job), now),
-    )
-    capture = load(tx, hold, 0)
-    _log(tx, capture, row, now=now, cause=hold)
-    _log_bond(tx, capture, None, bond.event, bond.target, now=now)
+    guarding.enter(books, job)
+    books.insert(HOLD, hold, signed.encode(), job.sampling_commitment, now, bond.target.value, None)
+    books.insert(CAPTURE, hold, 0, row.target.value, _claim_due(job), None, 0, None, None, now)
+    capture = load(books, hold, 0)
+    _log(books, capture, row, now=now, cause=hold)
+    _log_bond(books, capture, None, bond.event, bond.target, now=now)
     buyer, provider = capture.party(job.buyer), capture.party(job.provider)
-    ledger.transfer(tx, f"fund:{hold}", buyer, capture.hold_account, job.price, at=now, fault=Fault.BUYER)
+    ledger.transfer(books, f"fund:{hold}", buyer, capture.hold_account, job.price, at=now, fault=Fault.BUYER)
     if job.bond:
         ledger.transfer(
-            tx, f"bond:{hold}", provider, capture.bond_account, job.bond, at=now, fault=Fault.PROVIDER
+            books, f"bond:{hold}", provider, capture.bond_account, job.bond, at=now, fault=Fault.PROVIDER
         )
-    guarding.admit(tx, hold, job)
+    guarding.admit(books, hold, job)
 
 
 def move_capture(
-    tx: Transaction, capture: Capture, event: Event, *, now: int, cause: str = "", noted: Noted | None = None
+    books: Books, capture: Capture, event: Event, *, now: int, cause: str = "", noted: Noted | None = None
 ) -> Capture:
     """Move a capture, with everything that belongs to the move, and give it as it is then.
 
     Args:
-        tx: the transaction that all of it belongs to.
+        books: those of the transaction that all of it belongs to.
         capture: as it was read in this transaction.
         event: what happens.
         now: unix seconds.
@@ -163,25 +163,26 @@ def move_capture(
         text = f"it is {now}, but the capture last moved at {capture.changed_at}"
         raise Refused("escrow.clock_backwards", text)
     moved = _moved(capture, row, now, noted or Noted())
-    done = tx.execute(
-        "UPDATE capture SET state = ?, due = ?, verification_due = ?, attempts = ?, amount = ?,"
-        " claimed_at = ?, changed_at = ? WHERE hold = ? AND seq = ? AND state = ?",
-        (
-            *(moved.state, moved.due, moved.verification_due, moved.attempts, moved.amount),
-            *(moved.claimed_at, moved.changed_at, moved.hold, moved.seq, capture.state),
-        ),
+    books.update(
+        CAPTURE,
+        (moved.hold, moved.seq),
+        state=moved.state.value,
+        due=moved.due,
+        verification_due=moved.verification_due,
+        attempts=moved.attempts,
+        amount=moved.amount,
+        claimed_at=moved.claimed_at,
+        changed_at=moved.changed_at,
     )
-    if done.rowcount != 1:
-        raise Refused("escrow.lost_race", f"the capture is no longer {capture.state}")
-    _log(tx, capture, row, now=now, cause=cause)
+    _log(books, capture, row, now=now, cause=cause)
     told = None if noted is None else noted.observation
-    guarding.observe(tx, moved.hold, event, moved.state, told, amount=moved.amount or 0)
+    guarding.observe(books, moved.hold, event, moved.state, told, amount=moved.amount or 0)
     if moved.state.is_decided and not capture.state.is_decided:
-        _order_payments(tx, moved)
-    return move_bond(tx, moved, row.bond, now=now)
+        _order_payments(books, moved)
+    return move_bond(books, moved, row.bond, now=now)
 
 
-def move_bond(tx: Transaction, capture: Capture, event: BondEvent, *, now: int) -> Capture:
+def move_bond(books: Books, capture: Capture, event: BondEvent, *, now: int) -> Capture:
     """Do to the bond what a move of the capture, or time, does to it.
 
     Raises:
@@ -194,18 +195,13 @@ def move_bond(tx: Transaction, capture: Capture, event: BondEvent, *, now: int) 
     if row is None:
         raise EscrowFailure("escrow.bond", f"{event}: not possible on a bond that is {capture.bond_state}")
     due = _freeze_due(capture, now) if row.target is BondState.FROZEN else None
-    done = tx.execute(
-        "UPDATE hold SET bond_state = ?, bond_due = ? WHERE id = ? AND bond_state = ?",
-        (row.target, due, capture.hold, capture.bond_state),
-    )
-    if done.rowcount != 1:
-        raise Refused("escrow.lost_race", f"the bond is no longer {capture.bond_state}")
-    _log_bond(tx, capture, capture.bond_state, event, row.target, now=now)
-    _pay_bond(tx, capture, event, row.target, now=now)
+    books.update(HOLD, (capture.hold,), bond_state=row.target.value, bond_due=due)
+    _log_bond(books, capture, capture.bond_state, event, row.target, now=now)
+    _pay_bond(books, capture, event, row.target, now=now)
     return replace(capture, bond_state=row.target, bond_due=due)
 
 
-def _pay_bond(tx: Transaction, capture: Capture, event: BondEvent, target: BondState, *, now: int) -> None:
+def _pay_bond(books: Books, capture: Capture, event: BondEvent, target: BondState, *, now: int) -> None:
     """Empty the bond's account where its way ends: what is taken goes to the treasury (PROTOCOL P12).
 
     The buyer's loss is the price, which comes back out of the hold: it never profits from a bond.
@@ -220,7 +216,7 @@ def _pay_bond(tx: Transaction, capture: Capture, event: BondEvent, target: BondS
         (f"free:{capture.hold}", capture.party(job.provider), job.bond - taken),
     ):
         if amount:
-            ledger.transfer(tx, key, capture.bond_account, account, amount, at=now)
+            ledger.transfer(books, key, capture.bond_account, account, amount, at=now)
 
 
 def _moved(capture: Capture, row: Row, now: int, noted: Noted) -> Capture:
@@ -271,30 +267,26 @@ def _freeze_due(capture: Capture, now: int) -> int:
     return due if capture.bond_due is None else max(due, capture.bond_due)
 
 
-def _order_payments(tx: Transaction, capture: Capture) -> None:
+def _order_payments(books: Books, capture: Capture) -> None:
     job = capture.job
     released = (capture.amount or 0) if capture.state is State.RELEASING else 0
     orders = (
         (Direction.RELEASE, released, job.payee),
         (Direction.REFUND, job.price - released, job.buyer),  # on a release: the remainder, if any
     )
-    tx.executemany(
-        "INSERT INTO payment (hold, seq, direction, amount, account, status) VALUES (?, ?, ?, ?, ?, 'new')",
-        [(capture.hold, capture.seq, where, amount, account) for where, amount, account in orders if amount],
-    )
+    for direction, amount, account in orders:
+        if amount:
+            values = (direction.value, amount, account, "new", None, 0, 0, None)
+            books.insert(PAYMENT, capture.hold, capture.seq, *values)
 
 
-def _log(tx: Transaction, capture: Capture, row: Row, *, now: int, cause: str) -> None:
-    added = tx.execute(
-        "INSERT INTO transition (hold, seq, subject, source, event, target, at, cause)"
-        " VALUES (?, ?, 'capture', ?, ?, ?, ?, ?)",
-        (capture.hold, capture.seq, row.source, row.event, row.target, now, cause),
-    )
-    tx.execute("INSERT INTO outbox (id) VALUES (?)", (added.lastrowid,))
+def _log(books: Books, capture: Capture, row: Row, *, now: int, cause: str) -> None:
+    source = None if row.source is None else row.source.value
+    books.log(capture.hold, capture.seq, "capture", source, row.event.value, row.target.value, now, cause)
 
 
 def _log_bond(
-    tx: Transaction,
+    books: Books,
     capture: Capture,
     source: BondState | None,
     event: BondEvent,
@@ -302,8 +294,5 @@ def _log_bond(
     *,
     now: int,
 ) -> None:
-    tx.execute(
-        "INSERT INTO transition (hold, seq, subject, source, event, target, at, cause)"
-        " VALUES (?, ?, 'bond', ?, ?, ?, ?, '')",
-        (capture.hold, capture.seq, source, event, target, now),
-    )
+    left = None if source is None else source.value
+    books.log(capture.hold, capture.seq, "bond", left, event.value, target.value, now, "")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from proofhold.canonical import Digest
-from proofhold.escrow.database import Transaction
+from proofhold.escrow.driver import Row, Transaction
 from proofhold.escrow.escrow import (
     BondRecord,
     CaptureRecord,
@@ -14,11 +12,17 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
+from proofhold.escrow.moves import read_job
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
-from proofhold.job import Claim, Job, SignedClaim
+from proofhold.job import Claim, SignedClaim
 from proofhold.keys import Signed
 
+# A dispute may be followed by a release or a refund, and nothing by anything else.
+_DECISIONS = (
+    "SELECT * FROM decision WHERE hold = ? AND seq = ?"
+    " ORDER BY at, CASE ruling WHEN 'dispute' THEN 0 ELSE 1 END"
+)
 _TRANSITION = "SELECT hold, seq, subject, source, event, target, at, cause FROM transition"
 
 
@@ -32,7 +36,7 @@ def hold_record(tx: Transaction, hold: Digest) -> HoldRecord:
     row = tx.execute("SELECT * FROM hold WHERE id = ?", (hold,)).fetchone()
     if row is None:
         raise Refused("escrow.unknown_hold", f"no hold {hold[:80]} here")
-    job = Signed.decode(Job, row["job"])
+    job = read_job(bytes(row["job"]))
     captures = tx.execute("SELECT * FROM capture WHERE hold = ? ORDER BY seq", (hold,)).fetchall()
     return HoldRecord(
         id=hold,
@@ -62,33 +66,15 @@ def find_claim(tx: Transaction, hold: Digest, seq: int, *, kind: str = "claim") 
     return None if body is None else Signed.decode(Claim, body)
 
 
-def find_decision(tx: Transaction, hold: Digest, seq: int, ruling: Ruling) -> Decision | None:
-    """Read the decision of one ruling on a capture, or None."""
-    sql = "SELECT * FROM decision WHERE hold = ? AND seq = ? AND ruling = ?"
-    row = tx.execute(sql, (hold, seq, ruling)).fetchone()
-    return None if row is None else _decision(row)
-
-
 def history(tx: Transaction, hold: Digest) -> tuple[Transition, ...]:
     """Read every move of a hold, oldest first."""
     rows = tx.execute(f"{_TRANSITION} WHERE hold = ? ORDER BY id", (hold,))
     return tuple(Transition(*row) for row in rows)
 
 
-def last_transition(tx: Transaction) -> int:
-    """Give the number of the newest move; 0 before the first."""
-    return int(tx.execute("SELECT coalesce(max(id), 0) FROM transition").fetchone()[0])
-
-
-def transitions_after(tx: Transaction, number: int) -> tuple[Transition, ...]:
-    """Read every move after the one of this number."""
-    rows = tx.execute(f"{_TRANSITION} WHERE id > ? ORDER BY id", (number,))
-    return tuple(Transition(*row) for row in rows)
-
-
-def _capture_record(tx: Transaction, row: sqlite3.Row) -> CaptureRecord:
+def _capture_record(tx: Transaction, row: Row) -> CaptureRecord:
     hold, seq = row["hold"], row["seq"]
-    decisions = tx.execute("SELECT * FROM decision WHERE hold = ? AND seq = ? ORDER BY rowid", (hold, seq))
+    decisions = tx.execute(_DECISIONS, (hold, seq))
     return CaptureRecord(
         hold=hold,
         seq=seq,
@@ -102,5 +88,5 @@ def _capture_record(tx: Transaction, row: sqlite3.Row) -> CaptureRecord:
     )
 
 
-def _decision(row: sqlite3.Row) -> Decision:
+def _decision(row: Row) -> Decision:
     return Decision(Ruling(row["ruling"]), row["receipt_digest"], bytes(row["receipt"]), row["at"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proofhold.canonical import Digest
+from proofhold.escrow.books import Books
 from proofhold.escrow.escrow import Ruling
 from proofhold.escrow.moves import load
 from proofhold.escrow.refusals import Refused
@@ -122,7 +123,7 @@ def _newest(tx: Any) -> tuple[Shadow, ...]:
 
 
 def _shadow(tx: Any, row: Any) -> Shadow:
-    capture = load(tx, row["hold"], row["seq"])
+    capture = load(Books(tx, writing=False), row["hold"], row["seq"])
     return Shadow(
         hold=row["hold"],
         seq=row["seq"],
@@ -138,7 +139,7 @@ def _shadow(tx: Any, row: Any) -> Shadow:
 
 def _actual(tx: Any, hold: Digest, seq: int) -> Ruling | None:
     """Say what is known to have become of a capture: what was told, else what this escrow did itself."""
-    state = load(tx, hold, seq).state
+    state = load(Books(tx, writing=False), hold, seq).state
     sql = "SELECT outcome FROM shadow_actual WHERE hold = ? AND seq = ?"
     told = tx.execute(sql, (hold, seq)).fetchone()
     if told is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from proofhold.escrow.database import Database, Transaction
+from dataclasses import fields
+
+from proofhold.escrow.books import Books
+from proofhold.escrow.driver import Database, Transaction
 from proofhold.escrow.escrow import MAX_ATTEMPTS, Transition
 from proofhold.escrow.moves import Capture, load, move_bond, move_capture
 from proofhold.escrow.refusals import EscrowFailure
-from proofhold.escrow.reports import last_transition, transitions_after
 from proofhold.escrow.states import BondEvent, Event, State
+from proofhold.escrow.tables import CAPTURE, HOLD
 
 BATCH = 256
 """How many holds one transaction moves: a commit costs a flush of the disk, and others wait meanwhile."""
@@ -19,13 +22,13 @@ _BOND_DUE = (
 )
 
 
-def advance(tx: Transaction, capture: Capture, *, now: int) -> Capture:
+def advance(books: Books, capture: Capture, *, now: int) -> Capture:
     """Do what time has already done to one capture, however late it is noticed.
 
     Every operation on a hold begins with this, so that its outcome does not hang on when the timers ran.
     """
     while capture.due is not None and capture.due <= now:
-        capture = move_capture(tx, capture, _event_of_clock(capture, now), now=now)
+        capture = move_capture(books, capture, _event_of_clock(capture, now), now=now)
     return capture
 
 
@@ -33,27 +36,39 @@ def run_timers(database: Database, *, now: int) -> tuple[Transition, ...]:
     """Do what time has done to every hold; captures first, since their moves may keep a bond frozen."""
     done: list[Transition] = []
     for step in (_advance_captures, _free_bonds):
-        moved = True
-        while moved:
-            with database.transaction() as tx:
-                last = last_transition(tx)
-                moved = step(tx, now)
-                done += transitions_after(tx, last)
+        while moved := database.write(lambda tx, step=step: step(tx, now)):  # type: ignore[misc]
+            done += moved
     return tuple(done)
 
 
-def _advance_captures(tx: Transaction, now: int) -> bool:
+def _advance_captures(tx: Transaction, now: int) -> tuple[Transition, ...]:
+    books = Books(tx)
     rows = tx.execute(_DUE, (now, now, BATCH)).fetchall()
+    books.fetch(HOLD, [(row["hold"],) for row in rows])
+    books.fetch(CAPTURE, [tuple(row) for row in rows])
     for row in rows:
-        advance(tx, load(tx, row["hold"], row["seq"]), now=now)
-    return bool(rows)
+        capture = load(books, row["hold"], row["seq"])
+        if capture.changed_at <= now:  # as it is now that nobody else moves it
+            advance(books, capture, now=now)
+    books.flush()
+    return _transitions(books)
 
 
-def _free_bonds(tx: Transaction, now: int) -> bool:
+def _free_bonds(tx: Transaction, now: int) -> tuple[Transition, ...]:
+    books = Books(tx)
     rows = tx.execute(_BOND_DUE, (now, now, BATCH)).fetchall()
+    books.fetch(HOLD, [(row["id"],) for row in rows])
     for row in rows:
-        move_bond(tx, load(tx, row["id"], 0), BondEvent.FREEZE_DEADLINE, now=now)
-    return bool(rows)
+        capture = load(books, row["id"], 0)
+        if capture.bond_due is not None and capture.bond_due <= now:
+            move_bond(books, capture, BondEvent.FREEZE_DEADLINE, now=now)
+    books.flush()
+    return _transitions(books)
+
+
+def _transitions(books: Books) -> tuple[Transition, ...]:
+    names = [field.name for field in fields(Transition)]
+    return tuple(Transition(*(move[name] for name in names)) for move in books.logged)
 
 
 def _event_of_clock(capture: Capture, now: int) -> Event:

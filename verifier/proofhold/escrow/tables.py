@@ -1,0 +1,142 @@
+"""The tables of an escrow as data: what `books` reads and writes by key, and what drivers exchange.
+
+The files in ``migrations/`` make them; docs/formats/escrow.md says what every column is for, and tests
+compare the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a column holds."""
+
+    TEXT = "text"
+    NUMBER = "bigint"
+    AMOUNT = "numeric"
+    """Atomic units: 64 bits on SQLite, 78 digits on PostgreSQL."""
+    BYTES = "bytea"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Kind]
+    """In the order in which they were made."""
+    mutable: tuple[str, ...] = ()
+    """The columns that may change after the row was written."""
+    compared: tuple[str, ...] = ()
+    """The mutable columns that must still be as they were read when a change is written."""
+    numbered: bool = False
+    """Whether the database numbers its rows."""
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and other.name == self.name
+
+
+_T, _N, _A, _B = Kind.TEXT, Kind.NUMBER, Kind.AMOUNT, Kind.BYTES
+_AT = {"hold": _T, "seq": _N}
+
+ESCROW = Table("escrow", ("only",), {"only": _N, "id": _T})
+OPERATOR = Table("operator", ("key",), {"key": _T})
+CURRENCY = Table("currency", ("code",), {"code": _T, "exponent": _N})
+ACCOUNT = Table(
+    "account",
+    ("kind", "owner", "currency"),
+    {"id": _N, "kind": _T, "owner": _T, "currency": _T, "balance": _A},
+    numbered=True,
+)
+TRANSFER = Table("transfer", ("key",), {"id": _N, "key": _T, "at": _N}, numbered=True)
+ENTRY = Table("entry", ("transfer", "account"), {"transfer": _N, "account": _N, "amount": _A})
+SECRET = Table("secret", ("nonce",), {"nonce": _T, "commitment": _T, "secret": _B})
+HOLD = Table(
+    "hold",
+    ("id",),
+    {"id": _T, "job": _B, "commitment": _T, "funded_at": _N, "bond_state": _T, "bond_due": _N},
+    mutable=("bond_state", "bond_due"),
+    compared=("bond_state",),
+)
+CAPTURE = Table(
+    "capture",
+    ("hold", "seq"),
+    _AT
+    | {"state": _T, "due": _N, "verification_due": _N, "attempts": _N, "amount": _A}
+    | {"claimed_at": _N, "changed_at": _N},
+    mutable=("state", "due", "verification_due", "attempts", "amount", "claimed_at", "changed_at"),
+    compared=("state", "attempts"),
+)
+DOCUMENT = Table("document", ("hold", "seq", "kind"), _AT | {"kind": _T, "body": _B})
+ONE_USE = Table("one_use", ("digest",), {"digest": _T} | _AT)
+DECISION = Table(
+    "decision",
+    ("hold", "seq", "ruling"),
+    _AT | {"ruling": _T, "receipt_digest": _T, "receipt": _B, "at": _N},
+)
+TRANSITION = Table(
+    "transition",
+    ("id",),
+    {"id": _N} | _AT | {"subject": _T, "source": _T, "event": _T, "target": _T, "at": _N, "cause": _T},
+    numbered=True,
+)
+OUTBOX = Table("outbox", ("id",), {"id": _N, "sent_at": _N}, mutable=("sent_at",))
+PAYMENT = Table(
+    "payment",
+    ("hold", "seq", "direction"),
+    _AT
+    | {"direction": _T, "amount": _A, "account": _T, "status": _T, "rail": _T, "attempts": _N}
+    | {"lease_end": _N, "reference": _T},
+    mutable=("status", "rail", "attempts", "lease_end", "reference"),
+    compared=("status", "attempts"),
+)
+GUARD = Table(
+    "guard",
+    ("currency",),
+    {"currency": _T, "kappa": _A, "least_multiplier_ppm": _N, "detection_ppm": _N, "delta_ppm": _N}
+    | {"decay_ppm": _N, "probation_checks": _N, "saving_ppm": _N, "set_at": _N},
+    mutable=(
+        *("kappa", "least_multiplier_ppm", "detection_ppm", "delta_ppm", "decay_ppm", "probation_checks"),
+        *("saving_ppm", "set_at"),
+    ),
+)
+GUARD_STANDING = Table(
+    "guard_standing",
+    ("provider", "model", "currency"),
+    {"provider": _T, "model": _T, "currency": _T, "multiplier_ppm": _N, "probation_left": _N}
+    | {"clean": _N, "failed": _N, "unchecked": _N, "exposure": _A},
+    mutable=("multiplier_ppm", "probation_left", "clean", "failed", "unchecked", "exposure"),
+)
+GUARD_HOLD = Table(
+    "guard_hold",
+    ("hold",),
+    {"hold": _T, "provider": _T, "model": _T, "currency": _T, "price": _A, "rate_ppm": _N, "bond": _A}
+    | {"demanded_rate_ppm": _N, "demanded_bond": _A, "demanded_penalty": _A, "observation": _T},
+    mutable=("observation",),
+)
+DISPUTE = Table("dispute", ("hold", "seq", "kind"), _AT | {"kind": _T, "digest": _T, "body": _B, "at": _N})
+ADJUDICATION = Table(
+    "adjudication",
+    ("hold", "seq"),
+    _AT | {"outcome": _T, "transcript_digest": _T, "transcript": _B, "at": _N},
+)
+SHADOW = Table(
+    "shadow",
+    ("hold", "seq", "receipt_digest"),
+    _AT | {"receipt_digest": _T, "outcome": _T, "refused": _T, "receipt": _B, "at": _N},
+)
+SHADOW_ACTUAL = Table("shadow_actual", ("hold", "seq"), _AT | {"outcome": _T, "at": _N})
+
+TABLES: tuple[Table, ...] = (
+    *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, HOLD, CAPTURE, DOCUMENT, ONE_USE),
+    *(DECISION, TRANSITION, OUTBOX, PAYMENT, GUARD, GUARD_STANDING, GUARD_HOLD),
+    *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL),
+)
+"""All of them, each after those that it refers to."""
