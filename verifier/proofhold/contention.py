@@ -1,8 +1,9 @@
-"""What is signed in a dispute about a re-execution: challenge, answer, charge (PROTOCOL P12).
+"""What is signed when a re-execution is answered for or disputed (PROTOCOL P12).
 
 The verifier challenges one segment of a recorded claim. The provider answers with the hashes of every tensor
 of that segment, which ties it to each step of the computation. Whoever accuses it then charges one tensor.
-docs/dispute.md says why these three are enough; docs/formats/transcript.md states the encodings.
+docs/dispute.md says why these three are enough; docs/formats/transcript.md states the encodings. Before any
+of it, an acknowledgement says that the opening of a drawn claim came, and when (docs/formats/trace.md).
 """
 
 from __future__ import annotations
@@ -166,6 +167,42 @@ class Charge:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """Whoever settles says that an opening came and fits: silence cannot be held against its provider."""
+
+    job: Digest
+    seq: int
+    opening: Digest
+    """Of the answer, by the domain of answers."""
+    at: int
+    """Unix seconds, by the escrow's clock."""
+
+    PAYLOAD_TYPE: ClassVar[str] = "application/vnd.proofhold.acknowledgement.v1+json"
+    FORMAT: ClassVar[str] = "acknowledgement"
+
+    def to_json(self) -> Json:
+        """Give the acknowledgement as JSON, version 1."""
+        return {"at": self.at, "job": self.job, "opening": self.opening, "seq": self.seq, "version": 1}
+
+    @classmethod
+    def read(cls, record: Record) -> Self:
+        """Read an acknowledgement.
+
+        Raises:
+            Malformed: anything but a version 1 acknowledgement.
+
+        """
+        record.version(1)
+        return cls(
+            job=record.digest("job"),
+            seq=record.integer("seq", high=MAX_CAPTURES),
+            opening=record.digest("opening"),
+            at=record.integer("at"),
+        )
+
+
+SignedAcknowledgement: TypeAlias = Signed[Acknowledgement]
 SignedChallenge: TypeAlias = Signed[Challenge]
 SignedDisputeAnswer: TypeAlias = Signed[DisputeAnswer]
 SignedCharge: TypeAlias = Signed[Charge]

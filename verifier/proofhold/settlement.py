@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from proofhold.canonical import Digest
-from proofhold.core import Answer, Assurance, Fault, NeedKind, Property, Reason, Verdict
+from proofhold.core import Answer, Assurance, Fault, Inconclusive, NeedKind, Property, Reason, Verdict
 from proofhold.decision import Decision, Mode, Outcome
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import Applied, CaptureRecord, Escrow, HoldRecord, Ruling
@@ -218,8 +218,10 @@ def verify_and_settle(
     )
     decision = settle(hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:
-        kept = escrow.end_verification(hold_id, seq, now=clock())
-        return replace(decision, state=kept.state)
+        drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
+        # Drawn, and nothing opened yet: from here the provider's silence is counted (P12).
+        wait = escrow.await_opening if drawn else escrow.end_verification
+        return replace(decision, state=wait(hold_id, seq, now=clock()).state)
     return decision
 
 

@@ -141,6 +141,14 @@ class LedgerEscrow:
         """Give a lease back: see `Escrow`."""
         return self._database.write(operations.end_verification(hold, seq, now=now))
 
+    def await_opening(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
+        """Wait for an opening: see `Escrow`."""
+        return self._database.write(operations.await_opening(hold, seq, now=now))
+
+    def opened(self, hold: Digest, seq: int, *, opening: Digest, now: int) -> CaptureRecord:
+        """Take note of an opening: see `Escrow`."""
+        return self._database.write(operations.opened(hold, seq, opening=opening, now=now))
+
     def apply(
         self,
         hold: Digest,

@@ -332,6 +332,27 @@ class Escrow(Protocol):
         After the last attempt the lease just runs out, and the capture is disputed.
         """
 
+    def await_opening(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
+        """Wait for the provider's opening of a capture that is being verified: it has `answer_s` (P12).
+
+        Silence costs the refund and the withholding penalty.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.wrong_state``.
+
+        """
+
+    def opened(self, hold: Digest, seq: int, *, opening: Digest, now: int) -> CaptureRecord:
+        """Take note that an opening came and fits: the capture waits for a verdict again, `verification_s`.
+
+        The caller has compared it with the claim (`answering.take_opening`): what it shows is not known here.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.challenged``, it is a
+                dispute that waits for an answer; ``escrow.wrong_state``.
+
+        """
+
     def apply(
         self,
         hold: Digest,

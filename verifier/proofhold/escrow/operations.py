@@ -207,6 +207,35 @@ def end_verification(hold: Digest, seq: int, *, now: int) -> Operation[CaptureRe
     return operation
 
 
+def await_opening(hold: Digest, seq: int, *, now: int) -> Operation[CaptureRecord]:
+    """Wait for an opening: see `Escrow`."""
+    guards.require_time(now)
+
+    def operation(tx: Transaction) -> CaptureRecord:
+        books = Books(tx)
+        capture = timers.advance(books, require_claimed(moves.load(books, hold, seq)), now=now)
+        moves.move_capture(books, capture, Event.OPENINGS_NEEDED, now=now)
+        return reports.capture_record(books.flush(), hold, seq)
+
+    return operation
+
+
+def opened(hold: Digest, seq: int, *, opening: Digest, now: int) -> Operation[CaptureRecord]:
+    """Take note of an opening: see `Escrow`."""
+    guards.require_time(now)
+
+    def operation(tx: Transaction) -> CaptureRecord:
+        books = Books(tx)
+        capture = timers.advance(books, require_claimed(moves.load(books, hold, seq)), now=now)
+        if disputing.find(books, hold, seq, "challenge") is not None:
+            raise Refused("escrow.challenged", "a challenge waits for its own answer, not for an opening")
+        noted = Noted(verification_due=now + capture.job.verification_s)
+        moves.move_capture(books, capture, Event.OPENED, now=now, cause=opening, noted=noted)
+        return reports.capture_record(books.flush(), hold, seq)
+
+    return operation
+
+
 def apply(ruled: Ruled, *, now: int) -> Operation[Applied]:
     """Carry out one ruling: see `Escrow`."""
     _require_ruling(ruled, now)

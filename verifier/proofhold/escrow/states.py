@@ -82,6 +82,7 @@ class Event(StrEnum):
     ATTEMPTS_SPENT = "attempts_spent"
     VERIFICATION_DEADLINE = "verification_deadline"
     OPENINGS_NEEDED = "openings_needed"
+    OPENED = "opened"
     ANSWER_DEADLINE = "answer_deadline"
     ACCEPTED = "accepted"
     REFUTED = "refuted"
@@ -161,6 +162,8 @@ def _rows() -> Iterator[Row]:
     yield Row(s.VERIFYING, e.LEASE_END, s.CLAIMED, By.CLOCK, "attempts left", timer=Timer.LEASE)
     yield Row(s.VERIFYING, e.ATTEMPTS_SPENT, s.DISPUTED, By.CLOCK, "no attempts left", b.FREEZE, Timer.LEASE)
     yield Row(s.VERIFYING, e.OPENINGS_NEEDED, s.ANSWERING, By.VERIFIER, "drawn; a need for openings")
+    # What fits is the provider's answer, whatever it shows: from here silence is not what it is judged for.
+    yield Row(s.ANSWERING, e.OPENED, s.CLAIMED, By.PARTY, "P12: an opening that fits; acknowledged")
     # Refund and penalty: silence must cost more than it can gain (P12).
     yield Row(
         s.ANSWERING, e.ANSWER_DEADLINE, s.REFUNDING, By.CLOCK, "no answer in time", b.PENALISE, Timer.ANSWER
