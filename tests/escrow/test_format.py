@@ -29,7 +29,7 @@ def test_the_page_names_every_table_and_column(folder: Path) -> None:
     SqliteEscrow.create(folder / "escrow.db", escrow="mine").close()
     connection = sqlite3.connect(folder / "escrow.db")
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    assert len(tables) == 23
+    assert len(tables) == 29
     for table in tables:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{table}` |")), "")
@@ -44,7 +44,7 @@ def test_the_page_lists_every_code() -> None:
     raised = set(re.findall(r"(?:Refused|EscrowFailure)\(\s*\"([a-z_.]+)\"", source))
     raised |= set(re.findall(r"_objection\(\"(guard\.[a-z]+)\"", Path(proofhold.guard.__file__).read_text()))
     raised |= set(re.findall(r"\"(escrow\.decided)\" if", source)) | {"escrow.wrong_state"}
-    subjects = "escrow|job|claim|decline|resolution|guard|challenge|answer|shadow"
+    subjects = "escrow|job|claim|decline|resolution|guard|challenge|answer|shadow|payment"
     rows = re.findall(rf"^\| (`(?:{subjects})\..*?) \|", PAGE, re.MULTILINE)
     listed = set(re.findall(r"`([a-z_.]+)`", " ".join(rows)))
     assert raised == listed

@@ -133,10 +133,34 @@ SHADOW = Table(
     _AT | {"receipt_digest": _T, "outcome": _T, "refused": _T, "receipt": _B, "at": _N},
 )
 SHADOW_ACTUAL = Table("shadow_actual", ("hold", "seq"), _AT | {"outcome": _T, "at": _N})
+GATED_PAYMENT = Table(
+    "gated_payment",
+    ("id",),
+    {"id": _T, "binding": _T, "status": _T, "lease_end": _N, "job": _T, "seq": _N, "outcome": _T}
+    | {"amount": _A, "receipt": _B, "reference": _T, "answer": _B, "changed_at": _N},
+)
+WEBHOOK = Table("webhook", ("id",), {"id": _T, "url": _T, "secret": _B, "added_at": _N, "removed_at": _N})
+WEBHOOK_DELIVERY = Table(
+    "webhook_delivery",
+    ("webhook", "outbox"),
+    {"webhook": _T, "outbox": _N, "status": _T, "attempts": _N, "due_at": _N, "answered": _N},
+)
+EVIDENCE = Table(
+    "evidence",
+    ("hold", "seq", "digest"),
+    _AT | {"digest": _T, "kind": _T, "size": _N, "kept_at": _N, "pruned_at": _N},
+)
+QUORUM = Table("quorum", ("currency",), {"currency": _T, "above": _A, "need": _N, "trust": _B, "set_at": _N})
+ENDORSEMENT = Table(
+    "endorsement",
+    ("hold", "seq", "signer", "outcome"),
+    _AT | {"signer": _T, "outcome": _T, "receipt_digest": _T, "receipt": _B, "at": _N},
+)
 
 TABLES: tuple[Table, ...] = (
     *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, HOLD, CAPTURE, DOCUMENT, ONE_USE),
     *(DECISION, TRANSITION, OUTBOX, PAYMENT, GUARD, GUARD_STANDING, GUARD_HOLD),
-    *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL),
+    *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL, GATED_PAYMENT, WEBHOOK, WEBHOOK_DELIVERY),
+    *(EVIDENCE, QUORUM, ENDORSEMENT),
 )
 """All of them, each after those that it refers to."""
