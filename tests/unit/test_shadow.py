@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -154,30 +155,34 @@ def test_the_twins_take_the_same_arguments() -> None:
 def test_settling_from_an_event_loop_is_settling_and_the_loop_goes_on(hall: Hall) -> None:
     hold = hall.fund(sampling_rate_ppm=PPM)
     bundle = hall.claim(hold)
-    ticks: list[int] = []
+    loop_went_on = threading.Event()
+    waited: list[bool] = []
 
-    async def ticking() -> None:
-        while True:
-            ticks.append(1)
-            await asyncio.sleep(0.001)
+    def clock() -> int:  # asked while it settles: a loop that stood still would not get to the event
+        waited.append(loop_went_on.wait(30))
+        return hall.now
 
     async def scenario() -> tuple[Decision, Decision, Decision]:
-        ticker = asyncio.create_task(ticking())
-        first = await averify_and_settle(
-            hold.id,
-            bundle,
-            verifier=standard_verifier(catalogue(), runner()),
-            policy=policy(),
-            escrow=hall.escrow,
-            key=VERIFIER,
-            clock=hall.clock,
+        settling = asyncio.create_task(
+            averify_and_settle(
+                hold.id,
+                bundle,
+                verifier=standard_verifier(catalogue(), runner()),
+                policy=policy(),
+                escrow=hall.escrow,
+                key=VERIFIER,
+                clock=clock,
+            )
         )
-        ticker.cancel()
+        await asyncio.sleep(0.01)
+        loop_went_on.set()
+        first = await settling
         again = await asettle_receipt(hold.id, first.receipt, escrow=hall.escrow, clock=hall.clock)
+        verdict = accepted(hall.escrow.hold(hold.id))
         many = await asyncio.gather(
             *(
-                asettle(hold.id, accepted(hall.escrow.hold(hold.id)), escrow=hall.escrow, key=VERIFIER)
-                for _ in range(8)
+                asettle(hold.id, verdict, escrow=hall.escrow, key=VERIFIER, clock=hall.clock)
+                for _ in range(64)
             )
         )
         assert len({decision.id for decision in many}) == 1
@@ -186,7 +191,8 @@ def test_settling_from_an_event_loop_is_settling_and_the_loop_goes_on(hall: Hall
     first, again, many = asyncio.run(scenario())
     assert first.outcome is Outcome.RELEASE
     assert first == again == many
-    assert len(ticks) > 1
+    assert waited
+    assert all(waited)
     hall.escrow.pump(LedgerRail(), now=hall.now)
     assert hall.state(hold) is State.RELEASED
 

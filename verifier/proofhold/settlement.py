@@ -12,10 +12,13 @@ mode the same is decided and written down, and nothing moves (`shadow` reports o
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Fault, Inconclusive, NeedKind, Property, Reason, Verdict
@@ -40,7 +43,11 @@ Clock: TypeAlias = Callable[[], int]
 
 ModeName: TypeAlias = Mode | Literal["live", "shadow"]
 
+T = TypeVar("T")
+
 DEFAULT_LEASE_S = 600
+MAX_BESIDE_THE_LOOP = 256
+"""How many settlements callers in event loops wait for at once; the ledger commits once for many of them."""
 
 
 def system_clock() -> int:
@@ -239,7 +246,7 @@ async def asettle(
     A caller that is cancelled stops waiting; the settlement itself goes on, or never began. Ask again: the
     answer is the decision that stands.
     """
-    return await asyncio.to_thread(settle, hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
+    return await _beside_the_loop(settle, hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
 
 
 async def asettle_receipt(
@@ -251,7 +258,7 @@ async def asettle_receipt(
     clock: Clock = system_clock,
 ) -> Decision:
     """`settle_receipt` for callers in an event loop; see `asettle`."""
-    return await asyncio.to_thread(settle_receipt, hold_id, receipt, escrow=escrow, mode=mode, clock=clock)
+    return await _beside_the_loop(settle_receipt, hold_id, receipt, escrow=escrow, mode=mode, clock=clock)
 
 
 async def averify_and_settle(
@@ -269,7 +276,7 @@ async def averify_and_settle(
     clock: Clock = system_clock,
 ) -> Decision:
     """`verify_and_settle` for callers in an event loop; see `asettle`. Its lease outlives a cancellation."""
-    return await asyncio.to_thread(
+    return await _beside_the_loop(
         verify_and_settle,
         hold_id,
         bundle,
@@ -311,6 +318,17 @@ def observation_of(receipt: Receipt) -> Observation | None:
             return Observation.FAILED if at_fault else None
         case Judged.INCONCLUSIVE:
             return None
+
+
+async def _beside_the_loop(function: Callable[..., T], *arguments: object, **named: object) -> T:
+    """Call a function in a thread. Not asyncio's own pool: it has few, and settling is mostly waiting."""
+    call = functools.partial(contextvars.copy_context().run, function, *arguments, **named)
+    return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MAX_BESIDE_THE_LOOP, thread_name_prefix="proofhold-settle")
 
 
 def _apply(
