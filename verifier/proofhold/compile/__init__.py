@@ -9,7 +9,7 @@ from proofhold.compile.check import Difference, check, circuit_names
 from proofhold.compile.circuit import DEFAULT_RUN_ARGS
 from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.compile.plan import Obstacle, Plan, plan
-from proofhold.compile.prediction import MACHINE, Prediction
+from proofhold.compile.prediction import MACHINE, Prediction, predict
 from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
 from proofhold.compile.specification import Sample, Specification, read_samples
 from proofhold.compile.srs import Srs, SrsFile, dev_srs, identify_srs, import_ceremony
@@ -36,5 +36,6 @@ __all__ = [
     "identify_srs",
     "import_ceremony",
     "plan",
+    "predict",
     "read_samples",
 ]

@@ -6,12 +6,18 @@ from proofhold.errors import Misuse, ProofholdError
 
 
 class CompileError(Misuse):
-    """The model, its specification or the request cannot give a circuit. `code` is stable, ``compile.…``."""
+    """The model, its specification or the request cannot give a circuit. `code` is stable, ``compile.…``.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{message} [{code}]")
+    `node` and `operator` name the node of the graph that it is about, where it is about one.
+    """
+
+    def __init__(self, code: str, message: str, *, node: str = "", operator: str = "") -> None:
+        where = f"node {node[:80]!r}, {operator[:80]}: " if operator else ""
+        super().__init__(f"{where}{message} [{code}]")
         self.code = code
         self.message = message
+        self.node = node
+        self.operator = operator
 
 
 class ToolFailed(ProofholdError):

@@ -39,7 +39,8 @@ def refusals_as_data(task: Callable[..., bytes]) -> Task:
             return OK + task(*parts)
         except (Malformed, CompileError) as error:
             kind = MALFORMED if isinstance(error, Malformed) else REFUSED
-            return kind + json.dumps([error.code, error.message]).encode()
+            where = [error.node, error.operator] if isinstance(error, CompileError) else []
+            return kind + json.dumps([error.code, error.message, *where]).encode()
 
     return guarded
 
@@ -55,8 +56,11 @@ def unwrap(result: bytes) -> bytes:
     kind, body = result[:1], result[1:]
     if kind == OK:
         return body
-    code, message = json.loads(body)
-    raise Malformed(code, message) if kind == MALFORMED else CompileError(code, message)
+    code, message, *where = json.loads(body)
+    if kind == MALFORMED:
+        raise Malformed(code, message)
+    node, operator = where
+    raise CompileError(code, message, node=node, operator=operator)
 
 
 @refusals_as_data

@@ -18,7 +18,7 @@ from proofhold.compile.cache import write_atomically
 from proofhold.compile.check import NOT_ABOUT_THE_MODEL
 from proofhold.compile.circuit import calibration_data, check_peak, derive_settings
 from proofhold.compile.errors import CompileError
-from proofhold.compile.prediction import Prediction, predict
+from proofhold.compile.prediction import Prediction, count_table_columns, predict
 from proofhold.compile.specification import Specification, read_samples
 from proofhold.compile.toolchain import Toolchain
 from proofhold.domain import InputSpec, OutputSpec
@@ -95,7 +95,7 @@ def plan(
 
     Args:
         published: the ONNX file's bytes.
-        run_args: ezkl's arguments; the prediction is for two columns.
+        run_args: ezkl's arguments.
         tools: workers for onnx and ezkl.
         specification: the model's input domain, to be checked where it is known.
 
@@ -123,14 +123,20 @@ def plan(
             if error.code in NOT_ABOUT_THE_MODEL:
                 raise
             return Plan(_obstacle(error, _refused_node(derived, run_args, error, folder, tools)))
-    rows: int = json.loads(pinned)["num_rows"]
+    parsed = json.loads(pinned)
+    rows: int = parsed["num_rows"]
     instances = TAG_LENGTH + sum(port.elements for port in (*ports, *outputs))
     return Plan(
         None,
         rows,
         k,
         instances,
-        predict(k),
+        predict(
+            k,
+            columns=run_args.columns,
+            tables=len(parsed["required_lookups"]),
+            table_columns=count_table_columns(run_args.lookup_range, k),
+        ),
         domain_checked=specification is not None,
         lookup_range=run_args.lookup_range,
     )

@@ -17,7 +17,7 @@ from proofhold.compile import native
 from proofhold.compile.cache import cache_folder, write_atomically
 from proofhold.compile.circuit import Built, OnStep
 from proofhold.compile.errors import CompileError
-from proofhold.compile.prediction import MACHINE, Prediction, predict
+from proofhold.compile.prediction import MACHINE, Prediction, count_table_columns, predict
 from proofhold.compile.srs import find
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Misuse
@@ -72,7 +72,13 @@ def keep_proving_key(built: Built, *, cache: Path | None = None) -> None:
 
 def foretell(lock: CircuitLock) -> Prediction:
     """Foretell what making the keys and one proof of a locked circuit will take."""
-    return predict(lock.cost.k)
+    table_columns = count_table_columns(lock.run_args.lookup_range, lock.cost.k)
+    return predict(
+        lock.cost.k,
+        columns=lock.run_args.columns,
+        tables=1 if table_columns else 0,
+        table_columns=table_columns,
+    )
 
 
 def about(seconds: float) -> str:
