@@ -136,7 +136,10 @@ def make_answer(hold: HoldRecord, key: SigningKey = PROVIDER, **changes: Any) ->
     """Make and sign an answer that names `TENSORS`."""
     hasher = TraceHasher(bytes.fromhex(hold.job.document.nonce))
     named = tuple(NamedHash(tensor.name, hasher.leaf(tensor).hex()) for tensor in TENSORS)
-    answer = DisputeAnswer(job=hold.id, seq=0, claim=_claim_of(hold), segment=SEGMENT, tensors=named)
+    leaves = (digest_of("leaf"),)
+    answer = DisputeAnswer(
+        job=hold.id, seq=0, claim=_claim_of(hold), segment=SEGMENT, leaves=leaves, tensors=named
+    )
     return Signed.new(replace(answer, **changes), key)
 
 

@@ -21,7 +21,8 @@ from proofhold.records import Record
 MAX_ANSWER_TENSORS = 1024
 MAX_ANSWER_BYTES = 64 * 2**20
 """How many bytes of tensors one answer may come with."""
-MAX_LEAF = 2**16
+MAX_ANSWER_LEAVES = 1024
+MAX_SEGMENT = MAX_ANSWER_LEAVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class Challenge:
             job=record.digest("job"),
             seq=record.integer("seq", high=MAX_CAPTURES),
             claim=record.digest("claim"),
-            segment=record.integer("segment", high=MAX_LEAF),
+            segment=record.integer("segment", high=MAX_SEGMENT),
         )
 
 
@@ -76,15 +77,18 @@ class NamedHash:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeAnswer:
-    """The provider's signed hashes of the tensors inside of one segment, names in order.
+    """The provider's signed hashes: of every leaf of the claim's trace, and of the tensors of one segment.
 
-    What is between two cuts and is not named here is judged in one piece.
+    The segment's tensors are named, in order, those at its ends among them. What lies between and is not
+    named is judged in one piece.
     """
 
     job: Digest
     seq: int
     claim: Digest
     segment: int
+    leaves: tuple[Digest, ...]
+    """What the claim's trace root is made of."""
     tensors: tuple[NamedHash, ...]
 
     PAYLOAD_TYPE: ClassVar[str] = "application/vnd.proofhold.dispute-answer.v1+json"
@@ -94,6 +98,8 @@ class DisputeAnswer:
         names = [tensor.name for tensor in self.tensors]
         if names != sorted(set(names)) or len(names) > MAX_ANSWER_TENSORS:
             raise Misuse(f"an answer names at most {MAX_ANSWER_TENSORS} tensors, each once, in order")
+        if not 0 < len(self.leaves) <= MAX_ANSWER_LEAVES:
+            raise Misuse(f"{len(self.leaves)} leaves, expected 1 to {MAX_ANSWER_LEAVES}")
 
     def hash_of(self, name: str) -> Digest | None:
         """Give the hash that the provider signed for a tensor, or None."""
@@ -104,6 +110,7 @@ class DisputeAnswer:
         return {
             "claim": self.claim,
             "job": self.job,
+            "leaves": list(self.leaves),
             "segment": self.segment,
             "seq": self.seq,
             "tensors": [{"hash": t.hash, "name": t.name} for t in self.tensors],
@@ -124,7 +131,11 @@ class DisputeAnswer:
                 job=record.digest("job"),
                 seq=record.integer("seq", high=MAX_CAPTURES),
                 claim=record.digest("claim"),
-                segment=record.integer("segment", high=MAX_LEAF),
+                segment=record.integer("segment", high=MAX_SEGMENT),
+                leaves=tuple(
+                    Record({"hash": leaf}, what=cls.FORMAT, path="leaves").digest("hash")
+                    for leaf in record.items("leaves", max_items=MAX_ANSWER_LEAVES)
+                ),
                 tensors=tuple(
                     _read_named(r) for r in record.records("tensors", max_items=MAX_ANSWER_TENSORS)
                 ),
@@ -140,7 +151,9 @@ class Charge:
     `element` is a place in the flattened tensor: then nothing else of it is judged.
     """
 
-    answer: Digest
+    claim: Digest
+    answer: Digest | None
+    """None accuses on the trace that the claim commits to alone."""
     tensor: str
     element: int | None = None
 
@@ -149,7 +162,13 @@ class Charge:
 
     def to_json(self) -> Json:
         """Give the charge as JSON, version 1."""
-        return {"answer": self.answer, "element": self.element, "tensor": self.tensor, "version": 1}
+        return {
+            "answer": self.answer,
+            "claim": self.claim,
+            "element": self.element,
+            "tensor": self.tensor,
+            "version": 1,
+        }
 
     @classmethod
     def read(cls, record: Record) -> Self:
@@ -161,7 +180,8 @@ class Charge:
         """
         record.version(1)
         return cls(
-            answer=record.digest("answer"),
+            claim=record.digest("claim"),
+            answer=record.optional("answer", record.digest),
             tensor=record.text("tensor", max_chars=MAX_NAME_CHARS),
             element=record.optional("element", lambda field: record.integer(field, high=MAX_PAYLOAD_BYTES)),
         )

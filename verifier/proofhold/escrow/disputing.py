@@ -6,11 +6,8 @@ whoever hands one in has replayed it (`settlement.adjudicate`), and anybody can 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 
-from proofhold import canonical
 from proofhold.canonical import Digest, file_digest
 from proofhold.contention import (
     MAX_ANSWER_BYTES,
@@ -29,7 +26,8 @@ from proofhold.escrow.states import REFUND_SIDE, BondEvent, BondState, Event
 from proofhold.escrow.tables import ADJUDICATION, DISPUTE, DOCUMENT
 from proofhold.job import Claim
 from proofhold.keys import Signed
-from proofhold.payload import ITEM_BYTES, Tensor
+from proofhold.payload import Tensor
+from proofhold.replay.packed import pack_tensors, unpack_tensors
 from proofhold.replay.trace import TraceHasher
 
 _EVENTS = {
@@ -91,7 +89,7 @@ def answer(books: Books, signed: SignedDisputeAnswer, tensors: Sequence[Tensor],
     _require_tensors(signed, tensors, bytes.fromhex(capture.job.nonce))
     capture = timers.advance(books, capture, now=now)
     moves.move_capture(books, capture, Event.ANSWER, now=now, cause=signed.digest)
-    packed = _pack(tensors)
+    packed = pack_tensors(tensors)
     _keep(books, document.job, document.seq, "answer", signed.digest, signed.encode(), now)
     _keep(books, document.job, document.seq, "tensors", file_digest(packed), packed, now)
 
@@ -137,7 +135,7 @@ def record(books: Books, hold: Digest, seq: int) -> DisputeRecord:
     return DisputeRecord(
         challenge=None if challenged is None else Signed.decode(Challenge, challenged),
         answer=None if answered is None else Signed.decode(DisputeAnswer, answered),
-        tensors=() if tensors is None else _unpack(tensors),
+        tensors=() if tensors is None else unpack_tensors(tensors, max_bytes=2 * MAX_ANSWER_BYTES),
         adjudication=find_adjudication(books, hold, seq),
     )
 
@@ -177,25 +175,6 @@ def _require_tensors(signed: SignedDisputeAnswer, tensors: Sequence[Tensor], non
 
 def _keep(books: Books, hold: Digest, seq: int, kind: str, digest: Digest, body: bytes, now: int) -> None:
     books.insert(DISPUTE, hold, seq, kind, digest, body, now)
-
-
-def _pack(tensors: Sequence[Tensor]) -> bytes:
-    # Base64 would make a third more of what may be many megabytes.
-    header = [{"dtype": t.dtype, "name": t.name, "shape": list(t.shape)} for t in tensors]
-    encoded = canonical.encode(header)
-    return b"".join((len(encoded).to_bytes(8, "big"), encoded, *(t.data for t in tensors)))
-
-
-def _unpack(packed: bytes) -> tuple[Tensor, ...]:
-    """Read what `_pack` wrote: nobody else writes to this table."""
-    at = 8 + int.from_bytes(packed[:8], "big")
-    tensors = []
-    for described in json.loads(packed[8:at]):
-        end = at + math.prod(described["shape"]) * ITEM_BYTES[described["dtype"]]
-        shape = tuple(described["shape"])
-        tensors.append(Tensor(described["name"], described["dtype"], shape, packed[at:end]))
-        at = end
-    return tuple(tensors)
 
 
 __all__ = ["adjudicate", "answer", "challenge", "find", "find_adjudication", "record"]
