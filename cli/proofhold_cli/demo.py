@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ from proofhold_cli.root import root_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from proofhold_cli.story.acts import Line
+    from proofhold_cli.story.recorded import Recorded
     from proofhold_cli.story.stage import Stage
+    from proofhold_cli.story.telling import Line
 
 STATE_STYLES = {"released": "green", "refunded": "red", "claimed": "yellow"}
+SIMULATED_EVIDENCE = "sim"
 
 
 @click.command("demo")
@@ -26,16 +29,18 @@ STATE_STYLES = {"released": "green", "refunded": "red", "claimed": "yellow"}
 )
 @root_option
 def demo_command(out: Path | None, root: Path | None) -> None:
-    """Play the whole story: eight acts from a signed job to a released, refunded or expired payment.
+    """Play the whole story: ten acts from a signed job to a released, refunded or expired payment.
 
     Models, proofs, signatures and the ledger are real. The clock is simulated, so that deadlines can pass,
-    the proofs rest on the unsafe development SRS, and the enclave of the last act is a simulated one.
+    the proofs rest on the unsafe development SRS, and the enclave of act 8 is a simulated one. Acts 9 and 10
+    judge an answer that a real enclave signed, where a corpus that holds it is at hand (PROOFHOLD_VECTORS).
     """
     from proofhold.provider import Prover
     from proofhold.runner import ProcessRunner
     from proofhold_cli.render import make_console
     from proofhold_cli.root import find_root
     from proofhold_cli.story.acts import play
+    from proofhold_cli.story.recorded import VECTORS, find_recorded, play_recorded, told_document
     from proofhold_cli.story.stage import SimulatedClock, Stage
 
     folder = out or Path("proofhold-demo") / time.strftime("%Y%m%d-%H%M%S")
@@ -48,21 +53,45 @@ def demo_command(out: Path | None, root: Path | None) -> None:
     console.print("[bold red]SIMULATED[/]  the enclave of act 8, which proves nothing to anybody\n")
     with ProcessRunner() as checking, ProcessRunner(memory_bytes=None, threads=None) as proving:
         stage = Stage(found, folder, checking, Prover(proving), SimulatedClock(int(time.time())))
+        acts, stages = [play(stage)], [stage]
+        if recorded := find_recorded(found):
+            stages.append(_stage_of_its_time(stage, recorded))
+            acts.append(play_recorded(stages[-1], recorded))
         lines = []
-        for line in play(stage):
+        for line in chain.from_iterable(acts):
             lines.append(line)
             _print_line(console, line)
+        if recorded:
+            told = told_document(recorded.document)
+            console.print(f"    a real Nitro document of such an enclave: [dim]{told}[/]", soft_wrap=True)
+        else:
+            console.print(
+                f"9, 10. [yellow]not played[/]: no evidence of real enclaves is here. It is no part of this "
+                f"repository; {VECTORS} names a folder that holds it",
+                soft_wrap=True,
+            )
         _print_table(console, lines)
         _print_money(console, lines)
-        sound = _print_checks(console, stage)
+        sound = _print_checks(console, stages)
     console.print(f"receipts, bundles and the ledger are in [bold]{folder}[/]")
     if not sound:
         raise click.ClickException("the demo's own checks failed")
 
 
+def _stage_of_its_time(stage: Stage, recorded: Recorded) -> Stage:
+    """Set up act 9: the same cast's doubles, an escrow of its own, and the clock at the answer's time."""
+    from proofhold_cli.story.stage import SimulatedClock, Stage
+
+    folder = stage.folder / "9-recorded"
+    folder.mkdir(exist_ok=True)
+    clock = SimulatedClock(recorded.response.signed_at)
+    return Stage(stage.root, folder, stage.runner, stage.prover, clock, services=(recorded.service(),))
+
+
 def _print_line(console: Console, line: Line) -> None:
     state = f"[{STATE_STYLES.get(line.state, 'white')}]{line.state}[/]"
-    console.print(f"{line.act}. {line.what}: {state}  [dim]{line.why}[/]", soft_wrap=True)
+    shown = "[bold red]SIMULATED[/] " if line.evidence == SIMULATED_EVIDENCE else ""
+    console.print(f"{line.act}. {line.what}: {shown}{state}  [dim]{line.why}[/]", soft_wrap=True)
 
 
 def _print_table(console: Console, lines: list[Line]) -> None:
@@ -94,18 +123,19 @@ def _print_money(console: Console, lines: list[Line]) -> None:
     )
 
 
-def _print_checks(console: Console, stage: Stage) -> bool:
+def _print_checks(console: Console, stages: list[Stage]) -> bool:
     from proofhold.errors import Malformed
     from proofhold.receipt import Receipt
     from proofhold.recomputation import recheck
 
-    differences = stage.escrow.audit()
-    total = sum(balance.amount for balance in stage.escrow.balances())
+    differences = [difference for stage in stages for difference in stage.escrow.audit()]
+    total = sum(balance.amount for stage in stages for balance in stage.escrow.balances())
     rechecked = [
         not recheck(kept.receipt, kept.bundle, policy=kept.policy, verifier=stage.verifier)
+        for stage in stages
         for kept in stage.kept
     ]
-    flipped = bytearray(stage.kept[0].receipt.encode())
+    flipped = bytearray(stages[0].kept[0].receipt.encode())
     flipped[len(flipped) // 2] ^= 1
     try:
         Receipt.decode(bytes(flipped))

@@ -1,9 +1,9 @@
-"""The eight acts: real cheats and real honesty, played on a stage, and told line by line."""
+"""Eight of the acts: real cheats and real honesty, played on a stage, and told line by line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proofhold import canonical
 from proofhold.chat import MEDIA_TYPE
@@ -21,6 +21,7 @@ from proofhold.receipt import Outcome as Judged
 from proofhold.settlement import Decision, fund
 from proofhold_cli.story.cheats import rounded_to_int8
 from proofhold_cli.story.stage import BOND, CHAT, PRICE, Stage
+from proofhold_cli.story.telling import Line, line_of
 
 SAMPLED_PPM = PPM // 2
 CHEATED_PPM = PPM // 5
@@ -31,27 +32,15 @@ MAX_JOBS = 300
 PROVED = Terms(price=PRICE, evidence_kinds=("ezkl",))
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One job of the story and how it ended."""
-
-    act: int
-    what: str
-    evidence: str
-    state: str
-    why: str
-    paid: bool
-
-
 def play(stage: Stage) -> Iterator[Line]:
-    """Play all acts, one after the other."""
+    """Play acts 1 to 8, one after the other."""
     proved = Policy.shipped("dangerous_demo_proved")
     sampled = Policy.shipped("dangerous_demo_sampled")
 
     funded = stage.hire("digits", PROVED, proved)
     honest = stage.respond(funded, prove=True)
     stage.claim(honest)
-    yield _line(1, "honest, with a proof", "ezkl", stage.judge_and_pay("1-honest", honest, proved))
+    yield line_of(1, "honest, with a proof", "ezkl", stage.judge_and_pay("1-honest", honest, proved))
     yield _altered_output(stage, proved)
     yield _replayed_proof(stage, proved, honest)
     yield from _sampled_honest(stage, sampled)
@@ -70,7 +59,7 @@ def _altered_output(stage: Stage, policy: Policy) -> Line:
     forged = stage.sign(funded, _shifted(honest.exchange.output, step), honest.evidence)
     stage.claim(forged)
     decision = stage.judge_and_pay("2-altered-output", forged, policy)
-    return _line(2, "the provider alters the output and signs it", "ezkl", decision)
+    return line_of(2, "the provider alters the output and signs it", "ezkl", decision)
 
 
 def _replayed_proof(stage: Stage, policy: Policy, earlier: Bundle) -> Line:
@@ -79,7 +68,7 @@ def _replayed_proof(stage: Stage, policy: Policy, earlier: Bundle) -> Line:
     forged = stage.sign(funded, earlier.exchange.output, earlier.evidence)
     stage.claim(forged)
     decision = stage.judge_and_pay("3-replayed-proof", forged, policy)
-    return _line(3, "a proof of another job, replayed", "ezkl", decision)
+    return line_of(3, "a proof of another job, replayed", "ezkl", decision)
 
 
 def _sampled_honest(stage: Stage, policy: Policy) -> Iterator[Line]:
@@ -92,7 +81,7 @@ def _sampled_honest(stage: Stage, policy: Policy) -> Iterator[Line]:
         stage.claim(bundle)
         decision = stage.judge_and_pay(f"4-sampled-{number}", bundle, policy)
         drawn = "not drawn" if _was_passed_over(decision) else "drawn, re-executed"
-        yield replace(_line(4, "honest, without a proof", "none, p = 50 %", decision), why=drawn)
+        yield replace(line_of(4, "honest, without a proof", "none, p = 50 %", decision), why=drawn)
         seen.add(drawn)
         if len(seen) == 2 and number + 1 >= LEAST_SAMPLED_JOBS:
             return
@@ -110,7 +99,7 @@ def _sampled_cheat(stage: Stage, policy: Policy) -> Iterator[Line]:
         forged = stage.sign(funded, output)
         stage.claim(forged)
         decision = stage.judge_and_pay(f"5-int8-{number}", forged, policy)
-        line = _line(5, "weights rounded to int8", "none, p = 20 %", decision)
+        line = line_of(5, "weights rounded to int8", "none, p = 20 %", decision)
         if decision.receipt.outcome is Judged.ACCEPTED:
             yield replace(line, why="not drawn")
             continue
@@ -143,12 +132,12 @@ def _damaged(stage: Stage, policy: Policy) -> Iterator[Line]:
     damaged = replace(honest, exchange=exchange)
     kept = stage.judge_and_pay("7-damaged", damaged, policy)
     needs = ", ".join(f"needs the true {need.kind}" for need in kept.receipt.needs)
-    line = _line(7, "a bundle damaged on the way", "ezkl", kept)
+    line = line_of(7, "a bundle damaged on the way", "ezkl", kept)
     faults = ", ".join(sorted({f"fault: {reason.fault}" for reason in kept.receipt.reasons}))
     yield replace(line, why=f"{faults}; {needs}")
     answer = Answer(NeedKind.OUTPUT, encode_payload(honest.exchange.output))
     settled = stage.judge_and_pay("7-repaired", damaged, policy, answers=[answer])
-    yield _line(7, "the same, with the true bytes", "ezkl", settled)
+    yield line_of(7, "the same, with the true bytes", "ezkl", settled)
 
 
 def _chat(stage: Stage, policy: Policy) -> Line:
@@ -176,7 +165,7 @@ def _chat(stage: Stage, policy: Policy) -> Line:
     bundle = respond_with(job, payload, answer, evidence, entry, stage.provider)
     stage.claim(bundle)
     decision = stage.judge_and_pay("8-chat", bundle, policy)
-    return _line(8, "a chat answer, from a simulated enclave", "sim", decision)
+    return line_of(8, "a chat answer, from a simulated enclave", "sim", decision)
 
 
 def bond_that_deters() -> int:
@@ -200,13 +189,3 @@ def _shifted(output: object, by: float) -> Tensors:
 
 def _was_passed_over(decision: Decision) -> bool:
     return any("not_drawn" in finding.shows.values() for finding in decision.receipt.findings)
-
-
-def _line(act: int, what: str, evidence: str, decision: Decision) -> Line:
-    receipt = decision.receipt
-    why = ", ".join(dict.fromkeys(reason.code for reason in receipt.reasons))
-    if not why:
-        words = sorted({word for shown in receipt.shown.values() for word in shown})
-        why = f"{', '.join(receipt.shown)}: {', '.join(words)}"
-    state = decision.state.value
-    return Line(act, what, evidence, state, why, paid=state == "released")

@@ -90,6 +90,8 @@ class Stage:
     runner: Runner
     prover: Prover
     clock: SimulatedClock
+    services: tuple[ServiceEntry, ...] = ()
+    """Services beside the catalogue's own and the simulated one."""
     kept: list[Kept] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -97,7 +99,7 @@ class Stage:
         self.buyer, self.provider, self.judge = (SigningKey.generate() for _ in range(3))
         self.enclave = SimulatedEnclave.start(CHAT)
         found = Catalogue.load(self.root)
-        self.catalogue = replace(found, services=(*found.services, self._chat()))
+        self.catalogue = replace(found, services=(*found.services, self._chat(), *self.services))
         standard = standard_verifier(self.catalogue, self.runner)
         # The verifier that ships does not know simulated enclaves: whoever plays with them says so here.
         self.verifier = replace(standard, services=(*standard.services, SimBackend(self.enclave.root_key)))
