@@ -431,6 +431,7 @@ def test_keys_of_other_schemes_are_not_tried() -> None:
 
 def vouching(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Let a Nitro document check as a genuine one for our key, or as one that differs from it."""
+    from proofhold.attestation.kept import Kept
     from proofhold.attestation.nitro import NitroDocument
     from proofhold.backends import opengradient as backend
 
@@ -450,6 +451,7 @@ def vouching(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         "valid_until": NOW + 60,
     }
     monkeypatch.setattr(backend, "_genuine", lambda document: NitroDocument(**(fields | changes)))
+    monkeypatch.setattr(backend, "_DOCUMENTS", Kept(lambda found: (found.valid_from, found.valid_until)))
 
 
 SHOWN = service(signer(vouched=Vouching.SHOWN))
@@ -460,7 +462,39 @@ def test_a_document_for_key_and_program_is_enough(monkeypatch: pytest.MonkeyPatc
     vouching(monkeypatch)
     verdict = judge(chat(respond(), entry=SHOWN, proof=ATTESTED), entry=SHOWN)
     assert isinstance(verdict, Accepted), verdict
-    assert verdict.findings[0].facts["attested_at"] == str(NOW)
+    facts = verdict.findings[0].facts
+    assert facts["attested_at"] == str(NOW)
+    assert facts["document_freshness"] == "by age, which is weaker than a nonce: 0 s"
+
+
+def test_a_document_that_was_asked_for_with_our_nonce_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = chat(respond(), entry=SHOWN, proof=ATTESTED)
+    digest = bytes.fromhex(bundle.exchange.job.digest)
+    for nonce, weaker in ((digest[:20], False), (digest, True), (digest[1:21], True), (b"", True)):
+        vouching(monkeypatch, nonce=nonce)
+        verdict = judge(bundle, entry=SHOWN)
+        assert isinstance(verdict, Accepted), verdict
+        assert ("weaker" in verdict.findings[0].facts["document_freshness"]) is weaker
+
+
+def test_a_document_is_checked_once_for_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proofhold.backends import opengradient as backend
+
+    vouching(monkeypatch)
+    seen: list[bytes] = []
+    check = backend._genuine
+
+    def counted(document: bytes) -> Any:
+        seen.append(document)
+        return check(document)
+
+    monkeypatch.setattr(backend, "_genuine", counted)
+    for at in range(3):
+        bundle = chat(respond(at=NOW - at), entry=SHOWN, proof=ATTESTED)
+        assert isinstance(judge(bundle, entry=SHOWN), Accepted)
+    assert seen == [b"a document"]
+    judge(chat(respond(), entry=SHOWN, proof={"attestation": b"another"}), entry=SHOWN)
+    assert seen == [b"a document", b"another"]
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ The steps of `check`:
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proofhold import canonical
 from proofhold.allowlist import Binding
@@ -35,10 +36,15 @@ from proofhold.chat import MAX_MESSAGES, MAX_PARTS, Answer, read_call
 from proofhold.errors import Malformed, Misuse
 from proofhold.records import Record
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 KIND: Final = "opengradient"
 MAX_PROOF_BYTES = 64 * 1024
 MAX_SIGNATURE_BYTES = 512
 MAX_ATTESTATION_BYTES = 32 * 1024
+KEYS_KEPT: Final = 256
+"""As many as an allow-list has: names and parsed keys are functions of their bytes."""
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 4096
 SALT_BYTES: Final = 32
@@ -175,6 +181,7 @@ class SignedResponse:
         )
 
 
+@functools.lru_cache(maxsize=KEYS_KEPT)
 def tee_id(spki: bytes) -> str:
     """Name an enclave's key, given by the DER of its SubjectPublicKeyInfo."""
     return keccak256(spki).hex()
@@ -345,10 +352,23 @@ def _compare(what: str, step: int, got: str, expected: str) -> None:
 
 
 def _check_signature(spki: bytes, signature: bytes, message: bytes, *, longest_salt: bool) -> None:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import padding
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.hashes import SHA256
+
+    salt = padding.PSS.MAX_LENGTH if longest_salt else SALT_BYTES
+    try:
+        _public_key(spki).verify(signature, message, padding.PSS(padding.MGF1(SHA256()), salt), SHA256())
+    except InvalidSignature as error:
+        text = "the signature is not the enclave's over this request, answer and time"
+        raise Refusal("opengradient.signature", text, step=3) from error
+
+
+@functools.lru_cache(maxsize=KEYS_KEPT)
+def _public_key(spki: bytes) -> RSAPublicKey:
+    """Read a key that an allow-list names."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     try:
@@ -357,12 +377,7 @@ def _check_signature(spki: bytes, signature: bytes, message: bytes, *, longest_s
         raise Misuse("the allow-list's key is no SubjectPublicKeyInfo in DER") from error
     if not isinstance(public, RSAPublicKey) or not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
         raise Misuse(f"the allow-list's key is no RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
-    salt = padding.PSS.MAX_LENGTH if longest_salt else SALT_BYTES
-    try:
-        public.verify(signature, message, padding.PSS(padding.MGF1(SHA256()), salt), SHA256())
-    except InvalidSignature as error:
-        text = "the signature is not the enclave's over this request, answer and time"
-        raise Refusal("opengradient.signature", text, step=3) from error
+    return public
 
 
 def _dumps(value: Json) -> str:

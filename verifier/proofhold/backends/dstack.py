@@ -22,6 +22,7 @@ from proofhold import binding as bind
 from proofhold.allowlist import Measurement, Program, Vouching
 from proofhold.attestation import dcap, dstack
 from proofhold.attestation.dstack import KIND, SignedText
+from proofhold.attestation.kept import Kept
 from proofhold.attestation.quote import TdReport
 from proofhold.attestation.refusal import Lacking, Refusal
 from proofhold.attestation.refusal import reasons as reasons_of
@@ -36,6 +37,10 @@ COLLATERAL: Final = "dcap"
 """The name under which evidence carries its quote's collateral."""
 _COMPOSE: Final = "01"
 """What stands before the compose hash in MRCONFIGID (dstack, version 1 of the field)."""
+
+
+_QUOTES: Final[Kept[dcap.DcapReport]] = Kept(lambda report: (report.not_before, report.not_after))
+"""Quotes with their collateral, for as long as that holds: attested once, a machine answers many times."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,8 @@ def _vouched_by_quote(
     """
     if signed.quote is None:
         raise Refusal("dstack.quote", "the allow-list asks for a quote that vouches for the key", step=5)
-    report = dcap.verify(signed.quote, collateral, now=now)
+    quote = signed.quote
+    report = _QUOTES.get(quote, collateral, now=now, check=lambda: dcap.verify(quote, collateral, now=now))
     for mismatch in dcap.tcb_mismatches(report):
         raise Refusal(mismatch.code, mismatch.message, step=5, got=mismatch.got, expected=mismatch.expected)
     found = report.quote.report

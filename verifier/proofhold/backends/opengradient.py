@@ -14,8 +14,8 @@ MODEL is not shown unless the list names one for the program: such an enclave pr
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,9 +24,11 @@ from proofhold import binding as bind
 from proofhold import core
 from proofhold.allowlist import Binding, Measurement, Program, Scheme, Signer, Vouching
 from proofhold.attestation import nitro, opengradient
+from proofhold.attestation.kept import Kept
 from proofhold.attestation.opengradient import KIND, SignedResponse
 from proofhold.attestation.refusal import Refusal
 from proofhold.attestation.refusal import reasons as reasons_of
+from proofhold.canonical import Digest
 from proofhold.catalogue import ServiceEntry
 from proofhold.chat import Answer, read_answer, read_json
 from proofhold.core import Check, Evidence, Fault, Offer, Reason
@@ -34,8 +36,11 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Exchange
 from proofhold.payload import Document, Payload
 
-DOCUMENTS_KEPT: Final = 64
-"""How many checked documents are remembered: an enclave attests once and answers many times."""
+NONCE_BYTES: Final = 20
+"""The nonce that the gateway's attestation endpoint takes: 40 hexadecimal digits."""
+
+_DOCUMENTS: Final[Kept[nitro.NitroDocument]] = Kept(lambda found: (found.valid_from, found.valid_until))
+"""An enclave attests once and answers many times; a document's age is judged at each claim."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class OpenGradientBackend:
         if signer.vouched is Vouching.SHOWN or response.attestation is not None:  # step 6
             try:
                 program = entry.document.program(signer.program)
-                facts = _vouched_by_document(response.attestation, signer, program, now)
+                facts = _vouched_by_document(response.attestation, signer, program, exchange.job.digest, now)
             except Refusal as error:
                 reasons += reasons_of(error)
         if reasons:
@@ -128,7 +133,7 @@ def _signer(entry: ServiceEntry, tee_id: str) -> Signer | None:
 
 
 def _vouched_by_document(
-    document: bytes | None, signer: Signer, program: Program, now: int
+    document: bytes | None, signer: Signer, program: Program, job: Digest, now: int
 ) -> dict[str, str]:
     """Check a Nitro document for the key (step 6), and give what it adds to the facts.
 
@@ -139,7 +144,7 @@ def _vouched_by_document(
     if document is None:
         text = "the allow-list asks for a document that vouches for the key"
         raise Refusal("opengradient.attestation", text, step=6)
-    found = _genuine(document)
+    found = _DOCUMENTS.get(document, now=now, check=lambda: _genuine(document))
     nitro.require_age(found, now=now, max_age_s=None)
     registers = {f"pcr{index}": found.pcrs[index].hex() for index in (0, 1, 2)}
     if found.is_debug or Measurement.of("nitro", registers) not in program.measurements:
@@ -149,12 +154,21 @@ def _vouched_by_document(
     if (got := opengradient.attested_key(found.user_data)) != key:
         text = "the document vouches for another key"
         raise Refusal("opengradient.attested_key", text, step=6, got=got.hex(), expected=key.hex())
-    return {"attested_at": str(found.timestamp_ms // 1000), "measurement": registers["pcr0"]}
+    asked = bytes.fromhex(job)[:NONCE_BYTES]
+    freshness = (
+        "by our nonce, the beginning of the job's digest"
+        if found.nonce is not None and hmac.compare_digest(found.nonce, asked)
+        else f"by age, which is weaker than a nonce: {max(0, found.age_s(now))} s"
+    )
+    return {
+        "attested_at": str(found.timestamp_ms // 1000),
+        "document_freshness": freshness,
+        "measurement": registers["pcr0"],
+    }
 
 
-@functools.lru_cache(maxsize=DOCUMENTS_KEPT)
 def _genuine(document: bytes) -> nitro.NitroDocument:
-    """Check a document's signatures once, as of its own time; its age is judged at each claim."""
+    """Check a document's signatures as of its own time."""
     made_at = nitro.parse(document).timestamp_ms // 1000
     return nitro.verify(document, now=made_at)
 
