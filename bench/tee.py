@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ ROUNDS = 400
 WARM_UP_ROUNDS = 20
 MUTATIONS = 1_000
 RESPONSES = (
-    "The issue that asked for this table wants a response at 1.3 times its one signature. It takes more: that "
+    "A response was to take at most 1.3 times its one signature, and takes more: that "
     "signature costs a few hundredths of a millisecond, and three Keccak-256 in the library that is at hand, "
     "and reading evidence, request and answer in their one encoding, each cost as much. In absolute terms a "
     "response under a kept document is cheaper than the document was by an order of magnitude."
@@ -137,23 +138,26 @@ def snp_rows(vectors: Path) -> Iterator[Row]:
         issuer, key = ask.public_key(), vek.public_key()
         signature = utils.encode_dss_signature(*sevsnp.parse(files["report"]).signature)
 
-        def ours(files: dict[str, bytes] = files, now: int = now) -> object:
+        def known(files: dict[str, bytes] = files, now: int = now) -> object:
             vek, ask, ark = (files[role] for role in ("leaf", "ask", "ark"))
             return sevsnp.verify(files["report"], vek=vek, ask=ask, ark=ark, now=now)
 
-        def bare(
-            vek: Any = vek,
-            issuer: Any = issuer,
-            key: Any = key,
-            signature: bytes = signature,
-            files: dict[str, bytes] = files,
-        ) -> None:
-            digest, signed = hashes.SHA384(), files["report"][: sevsnp.SIGNED_BYTES]
-            pss = padding.PSS(padding.MGF1(digest), 48)
-            issuer.verify(vek.signature, vek.tbs_certificate_bytes, pss, digest)
-            key.verify(signature, signed, ec.ECDSA(digest))
+        def anew(known: Callable[[], object] = known) -> object:
+            sevsnp._issued.cache_clear()
+            return known()
 
-        yield Row(what, "RSA-PSS, P-384", ours, bare, 1.5)
+        def bare_report(
+            key: Any = key, signature: bytes = signature, report: bytes = files["report"]
+        ) -> None:
+            key.verify(signature, report[: sevsnp.SIGNED_BYTES], ec.ECDSA(hashes.SHA384()))
+
+        def bare(vek: Any = vek, issuer: Any = issuer, report: Callable[[], object] = bare_report) -> None:
+            pss = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
+            issuer.verify(vek.signature, vek.tbs_certificate_bytes, pss, hashes.SHA384())
+            report()
+
+        yield Row(f"{what}, VEK as before", "P-384", known, bare_report, 1.5)
+        yield Row(f"{what}, new VEK", "RSA-PSS, P-384", anew, bare, 1.5)
 
 
 def response_rows(vectors: Path) -> Iterator[Row]:
@@ -276,7 +280,7 @@ def mutation_times(vectors: Path) -> Iterator[list[str]]:
         files = [found for _, found in good]
         for number, mutation in enumerate(mutations(kind, files, seed="bench", count=MUTATIONS)):
             now = good[number % len(good)][0].now
-            times.append(once_ms(lambda files=mutation.files, now=now: check(kind, files, now, {})))  # type: ignore[misc]
+            times.append(once_ms(partial(check, kind, mutation.files, now, {})))
         times.sort()
         shown = (statistics.median(times), times[int(0.99 * len(times))], times[-1])
         yield [kind, str(len(times)), *(f"{value:.2f}" for value in shown)]
@@ -294,9 +298,10 @@ def find_vectors(scratch: Path) -> Path | None:
 
 
 def once_ms(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    """Its time on the processor, in ms: what else the machine does does not count."""
+    began = time.thread_time()
     action()
-    return 1000 * (time.perf_counter() - began)
+    return 1000 * (time.thread_time() - began)
 
 
 def measure(row: Row) -> tuple[float, float, float]:
@@ -328,7 +333,10 @@ def main() -> int:
                     missed.append(row.name)
         damaged = list(mutation_times(vectors))
     body = table(["", "compared with", "its ms", "ms", "times", "at most"], lines)
-    note = f"Medians of {ROUNDS} paired rounds in shuffled order, inline, without a worker. " + RESPONSES
+    note = (
+        f"Medians of {ROUNDS} paired rounds in shuffled order, processor time, inline, without a worker. "
+        + RESPONSES
+    )
     refused = table(["", "mutations", "ms, median", "ms, 99 %", "ms, longest"], damaged)
     title = "Mutations of good evidence, each judged once; what refused them is in tests/attestation:"
     write_section("tee.py", "Attestations", f"{body}\n\n{note}\n\n{title}\n\n{refused}")

@@ -55,6 +55,8 @@ from proofhold.attestation.snpreport import (
 
 MAX_CRL_BYTES = 64 * 1024
 MAX_NAME_BYTES = 32
+VEKS_KEPT: Final = 64
+"""A machine has one until its firmware changes, and many reports; checking it is a function of its bytes."""
 _OID = "1.3.6.1.4.1.3704.1."
 
 ARK_SHA256: Final = {
@@ -136,9 +138,7 @@ def verify(
             got = hashlib.sha256(ark).hexdigest()
             raise Refusal("snp.root", "not a pinned root of AMD", step=2, got=got, expected="a pinned ARK")
         root, issuer = _issuers(ark, ask, line, parsed.signing_key)  # steps 3 to 5
-        leaf = x509.parse(vek, _PROFILE, parsed.signing_key.value)
-        x509.require_leaf(leaf, _PROFILE, usage_required=False)
-        x509.require_issued(leaf, issuer, _PROFILE)
+        leaf = _issued(vek, ask, ark, parsed.signing_key)
     except Refusal as broken:
         raise broken.beside(*_misfits(report, parsed, vek, line)) from None
     product, misfits = _bound(report, parsed, leaf, line)  # steps 7 to 11
@@ -165,6 +165,15 @@ def _issuers(
         text = f"not the pinned issuer of {line} {signing_key} certificates"
         raise Refusal("snp.chain", text, step=3, got=got, expected=expected)
     return _pinned_chain(ark, ask)  # steps 4 and 5
+
+
+@lru_cache(maxsize=VEKS_KEPT)
+def _issued(vek: bytes, ask: bytes, ark: bytes, signing_key: SigningKey) -> x509.Certificate:
+    """Steps 4 and 5 for the VEK, under issuers that are pinned: its validity is judged at each report."""
+    leaf = x509.parse(vek, _PROFILE, signing_key.value)
+    x509.require_leaf(leaf, _PROFILE, usage_required=False)
+    x509.require_issued(leaf, _pinned_chain(ark, ask)[1], _PROFILE)
+    return leaf
 
 
 def _time_findings(certificates: Sequence[x509.Certificate], now: int) -> list[Refusal]:
@@ -214,7 +223,7 @@ def _bound(
     report: bytes, parsed: SnpReport, leaf: x509.Certificate, line: Line
 ) -> tuple[str, tuple[Refusal, ...]]:
     """Steps 7 to 11: the product's name, and everything in which report and VEK do not belong together."""
-    facts = {oid.removeprefix(_OID): _raw(value) for oid, value in leaf.extensions.items()}
+    facts = _facts(leaf)
     product, findings = _kind_findings(parsed, leaf, facts, line)  # step 7
     findings += _chip_findings(parsed, facts, line)  # step 8
     findings += _tcb_findings(parsed, facts, line)  # step 9
@@ -329,11 +338,15 @@ def _check_revocation(der: bytes, root: x509.Certificate, issuer: x509.Certifica
         raise Lacking("snp.crl_expired", f"{text}: {since} to {until}", step=12)
 
 
-def _raw(value: object) -> bytes:
-    """Give the DER of an extension that the library has no class for; nothing for one that it has."""
-    from cryptography import x509 as library
+def _facts(leaf: x509.Certificate) -> dict[str, bytes]:
+    """Give AMD's own extensions, of which the library has no classes, by what follows their common prefix."""
+    from cryptography.x509 import UnrecognizedExtension
 
-    return value.value if isinstance(value, library.UnrecognizedExtension) else b""
+    return {
+        oid.removeprefix(_OID): value.value
+        for oid, value in leaf.extensions.items()
+        if oid.startswith(_OID) and isinstance(value, UnrecognizedExtension)
+    }
 
 
 def _small_integer(der: bytes) -> int | None:

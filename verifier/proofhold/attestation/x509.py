@@ -12,7 +12,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from proofhold.attestation.refusal import Refusal
@@ -97,7 +96,12 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
             # AMD's leaves have serial 0, which RFC 5280 forbids and cryptography warns of.
             warnings.simplefilter("ignore")
             parsed = x509.load_der_x509_certificate(der)
-            extensions = {e.oid.dotted_string: e for e in parsed.extensions}
+            extensions, critical = {}, []
+            for extension in parsed.extensions:  # each once: the library refuses a second
+                oid = extension.oid.dotted_string
+                extensions[oid] = extension.value
+                if extension.critical:
+                    critical.append(oid)
             tbs, signature = parsed.tbs_certificate_bytes, parsed.signature
             # The library parses lazily: what is used later is asked for here, where errors are expected.
             version, key = parsed.version, parsed.public_key()
@@ -114,11 +118,11 @@ def parse(der: bytes, profile: Profile, name: str) -> Certificate:
         raise _refusal(profile, name, "the signed part names another signature algorithm")
     if len(extensions) > MAX_EXTENSIONS:
         raise _refusal(profile, name, f"{len(extensions)} extensions, expected at most {MAX_EXTENSIONS}")
-    unknown = sorted(oid for oid, e in extensions.items() if e.critical and oid not in profile.critical)
+    unknown = sorted(set(critical) - profile.critical)
     if unknown:
         raise _refusal(profile, name, f"a critical extension that is not known here: {unknown[0]}")
-    values = {oid: extension.value for oid, extension in extensions.items()}
-    return Certificate(name, der, parsed, issuer, subject, key, values, _unix(not_before), _unix(not_after))
+    since, until = int(not_before.timestamp()), int(not_after.timestamp())
+    return Certificate(name, der, parsed, issuer, subject, key, extensions, since, until)
 
 
 BASIC_CONSTRAINTS: Final = "2.5.29.19"
@@ -246,10 +250,6 @@ def _refusal(profile: Profile, name: str, text: str) -> Refusal:
 
 def _broken(profile: Profile, certificate: Certificate, text: str) -> Refusal:
     return Refusal(f"{profile.format}.chain", f"the {certificate.name} {text}", step=profile.chain_step)
-
-
-def _unix(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp())
 
 
 def _names(tbs: bytes) -> tuple[bytes, bytes]:
