@@ -104,12 +104,6 @@ def remembered() -> bytes:
     return b"|".join(REMEMBERED)
 
 
-def resident() -> bytes:
-    """Kibibytes of this process in memory now."""
-    with open("/proc/self/status") as file:  # noqa: PTH123
-        return next(line.split()[1] for line in file if line.startswith("VmRSS")).encode()
-
-
 def allocate(megabytes: bytes) -> bytes:
     return str(len(bytearray(int(megabytes) * 2**20))).encode()
 
@@ -143,7 +137,3 @@ def drip(every_s: bytes) -> bytes:
         time.sleep(float(every_s))
         os.write(int(sys.argv[1]), b"\x00")
     return b""
-
-
-def cpu_seconds() -> bytes:
-    return str(time.process_time()).encode()

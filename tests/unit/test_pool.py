@@ -89,6 +89,13 @@ def test_a_circuit_that_no_worker_holds_is_sent_with_its_check(monkeypatch: pyte
         assert pool.run(verify_natively, proof().snark(), *FILES) == VALID
 
 
+def test_this_ezkl_offers_no_aggregation() -> None:
+    """When a new one does, docs/adr/0091-no-aggregate-path.md is to be thought over."""
+    import ezkl
+
+    assert not [name for name in dir(ezkl) if "aggr" in name.lower()]
+
+
 # --- pinned files ---------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ another worker. A batch that was interrupted is taken up again from its file of 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from proofhold.exchange import MAX_BUNDLE_BYTES, Bundle
 from proofhold.policy import Policy
 from proofhold.receipt import Outcome, outcome_of
 from proofhold.records import Record
+from proofhold.regular import open_regular
 from proofhold.verifier import Verifier
 from proofhold.version import __version__
 
@@ -140,12 +142,13 @@ class ResultsFile:
             return file.read() == b"\n"
 
     def _lines(self) -> Iterable[bytes]:
-        if not self._path.exists():
+        if not (self._path.exists() or self._path.is_symlink()):
             return []
         try:
             if self._path.stat().st_size > MAX_RESULTS_BYTES:
                 raise Misuse(f"{self._path} is larger than {MAX_RESULTS_BYTES} bytes")
-            return self._path.read_bytes().split(b"\n")
+            with open_regular(self._path) as file:
+                return file.read(MAX_RESULTS_BYTES).split(b"\n")
         except OSError as error:
             raise Misuse(f"cannot read {self._path}: {error.strerror}") from error
 
@@ -216,12 +219,14 @@ def _judge(
     path: Path, verifier: Verifier, policy: Policy, now: int, known: Mapping[Digest, Result]
 ) -> tuple[Result, bool]:
     """Judge one file; what is wrong with it is its own result, never the batch's end."""
+    # A name on a disk is bytes, and need be no text.
+    name = os.fsencode(path).decode(errors="backslashreplace")
 
     def inconclusive(code: str) -> Result:
-        return Result(str(path), None, policy.digest, now, Outcome.INCONCLUSIVE, (code,))
+        return Result(name, None, policy.digest, now, Outcome.INCONCLUSIVE, (code,))
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BUNDLE_BYTES + 1)
         bundle = Bundle.decode(data)
     except OSError:
@@ -231,10 +236,10 @@ def _judge(
     digest = bundle.digest
     if digest in known:
         before = known[digest]
-        return Result(str(path), digest, policy.digest, now, before.outcome, before.codes), False
+        return Result(name, digest, policy.digest, now, before.outcome, before.codes), False
     verdict = verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=now)
     codes = tuple(dict.fromkeys(reason.code for reason in verdict.reasons))[:MAX_CODES]
-    return Result(str(path), digest, policy.digest, now, outcome_of(verdict), codes), True
+    return Result(name, digest, policy.digest, now, outcome_of(verdict), codes), True
 
 
 __all__ = ["Result", "ResultsFile", "bundle_files", "judge_all"]

@@ -23,6 +23,7 @@ from proofhold.domain import InputSpec, check_input
 from proofhold.errors import Malformed, Misuse
 from proofhold.keys import MAX_DOCUMENT_BYTES, Signed, TrustStore
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock
+from proofhold.regular import open_regular
 
 MODELS_FOLDER = "models"
 CIRCUITS_FOLDER = "circuits"
@@ -366,13 +367,16 @@ def _load_service(path: Path, trust: TrustStore) -> ServiceEntry:
 
 
 def _stream_digest(path: Path) -> Digest:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CatalogueError("catalogue.missing", f"{path}: {error.strerror}") from error
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise CatalogueError("catalogue.missing", f"{path}: {error.strerror}") from error

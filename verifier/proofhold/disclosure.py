@@ -32,6 +32,7 @@ from proofhold.catalogue import (
 from proofhold.domain import PostProcessing
 from proofhold.errors import Misuse
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, SrsKind, check_name
+from proofhold.regular import open_regular
 
 MISSING = "missing"
 
@@ -96,7 +97,7 @@ def disclose(name: str, root: Path) -> Disclosure:
     path = folder / CircuitLock.FILE_NAME
     if not path.is_file():
         raise Misuse(f"no circuit {name!r} under {root}")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         lock = CircuitLock.decode(file.read(MAX_LOCK_BYTES + 1))
     files = tuple(_compare(lock, name, root))
     return Disclosure(name, lock.digest, files, tuple(_statements(lock)))
@@ -106,7 +107,8 @@ def _compare(lock: CircuitLock, name: str, root: Path) -> Iterator[FileCheck]:
     folder = root / CIRCUITS_FOLDER / name
     yield FileCheck("the lock's name", name, lock.name)
     model = root / MODELS_FOLDER / name / MODEL_FILE_NAME
-    if model.exists():  # A verifier needs only the circuit, and may well lack the weights.
+    # A verifier needs only the circuit, and may well lack the weights.
+    if model.exists() or model.is_symlink():
         yield FileCheck(model.name, lock.model, _digest(model, MAX_MODEL_BYTES))
     for path, pinned, max_bytes in (
         (folder / SETTINGS_FILE_NAME, lock.settings, MAX_SETTINGS_BYTES),
@@ -123,7 +125,7 @@ def _digest(path: Path, max_bytes: int) -> str:
     try:
         if path.stat().st_size > max_bytes:
             return f"more than {max_bytes} bytes"
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return MISSING
@@ -131,7 +133,7 @@ def _digest(path: Path, max_bytes: int) -> str:
 
 def _check_mode(folder: Path) -> str:
     try:
-        with (folder / SETTINGS_FILE_NAME).open("rb") as file:
+        with open_regular(folder / SETTINGS_FILE_NAME) as file:
             modes = check_modes(json.loads(file.read(MAX_SETTINGS_BYTES)))
     except (OSError, ValueError, RecursionError):
         return MISSING

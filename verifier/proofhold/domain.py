@@ -139,8 +139,12 @@ def tensors_of(record: Record, specs: tuple[InputSpec, ...]) -> Tensors:
         numbers = record.items(spec.name, max_items=spec.elements)
         if len(numbers) != spec.elements or not all(type(number) in (int, float) for number in numbers):
             raise record.error(f"expected {spec.elements} numbers", spec.name)
-        with np.errstate(over="ignore"):
-            arrays.append((spec.name, np.array(numbers, dtype=spec.dtype).reshape(spec.shape)))
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(numbers, dtype=spec.dtype)
+        except OverflowError:  # an integer past the largest of its dtype, or past every float
+            raise record.error(f"expected numbers of {spec.dtype}", spec.name) from None
+        arrays.append((spec.name, array.reshape(spec.shape)))
     record.close()
     return Tensors.of(arrays)
 

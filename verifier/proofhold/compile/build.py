@@ -22,6 +22,7 @@ from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specificati
 from proofhold.compile.srs import Srs, dev_srs, find_ceremony
 from proofhold.compile.toolchain import Toolchain
 from proofhold.locks import CircuitLock, ReplayLock, RunArgs, Visibility, check_name
+from proofhold.regular import open_regular
 
 
 def compile_model(
@@ -94,7 +95,7 @@ def read_model(path: Path) -> bytes:
 
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_MODEL_BYTES + 1)
     except OSError as error:
         raise CompileError("compile.missing", f"{path}: {error.strerror}") from error

@@ -40,6 +40,7 @@ from proofhold.compile.srs import Srs, dev_srs, find_ceremony
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Malformed, Misuse
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind, check_name
+from proofhold.regular import open_regular
 
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
@@ -272,7 +273,7 @@ def _srs_of(circuit: CircuitLock, k: int, cache: Path | None) -> Srs:
 
 def _bytes(path: Path, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise CompileError("compile.missing", f"{path.name}: {error.strerror}") from error

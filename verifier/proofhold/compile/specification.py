@@ -35,6 +35,7 @@ from proofhold.domain import (
 from proofhold.errors import Malformed, Misuse
 from proofhold.payload import Tensors
 from proofhold.records import Record
+from proofhold.regular import open_regular
 
 SPECIFICATION_FILE_NAME = "model.toml"
 MAX_SPECIFICATION_BYTES = 64 * 1024
@@ -144,7 +145,7 @@ def _read_sample(record: Record, inputs: tuple[InputSpec, ...]) -> Sample:
 
 def _text(path: Path, max_bytes: int) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise CompileError("compile.too_large", f"{path}: more than {max_bytes} bytes")
