@@ -83,8 +83,8 @@ def test_what_is_no_file_is_told_from_one(make: Callable[[Path], None], file: st
     make(root / file)
     assert proofhold("circuit", "audit", NAME, "--root", root).exit_code in (2, 4)
     verified = proofhold("verify", PROVED_BUNDLE, "--policy", POLICY, "--root", root).exit_code
-    # Without its circuit, a catalogue still knows the model: then the lock is needed. Without the model, which
-    # a link to itself is, the circuit is enough.
+    # Without its circuit, a catalogue still knows the model: then the lock is needed. Without the model, as
+    # a link to itself is none, the circuit is enough.
     assert verified in ((0, 2) if "model" in file else (2, 3))
     if not file.endswith(("vk.key", "settings.json", "verify.srs")):  # beside these it would compile again
         assert proofhold("compile", "--check", NAME, "--root", root).exit_code in (2, 4)
