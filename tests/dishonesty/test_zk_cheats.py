@@ -184,7 +184,11 @@ class Built:
         numbers = proved_input().items[0].numpy().ravel().tolist()
         tag = list(job_tag(proved().exchange.job.digest))
         instances, body = tools.prove(
-            self.folder / native.CIRCUIT_FILE, self.folder / native.PK_FILE, self.srs, [numbers, tag]
+            self.folder / native.CIRCUIT_FILE,
+            self.folder / native.PK_FILE,
+            self.srs,
+            [numbers, tag],
+            lookup_range=None,
         )
         return ZkProof(tuple(instances), body).snark()
 
@@ -199,7 +203,7 @@ def built(
 ) -> Built:
     """Make a circuit of the fixture's model, with its weights multiplied by a factor."""
     folder.mkdir()
-    model = onnx.load_from_string(tools.derive(entry().model_bytes()))
+    model = onnx.load_from_string(tools.derive(entry().model_bytes()).model)
     for weights in model.graph.initializer:
         numbers = numpy_helper.to_array(weights)
         weights.CopyFrom(numpy_helper.from_array((numbers * factor).astype(numbers.dtype), weights.name))
