@@ -123,9 +123,10 @@ def test_a_damaged_lock_or_list_is_a_difference_without_compiling(root: Path) ->
         document = json.loads(original)
         for number in range(20):
             damaged = written(damaged_json(document, random, document), random)
-            path.write_bytes(
-                damaged if number % 2 else damaged_bytes(original, random, original)[: len(original) // 2]
-            )
+            body = damaged if number % 2 else damaged_bytes(original, random, original)[: len(original) // 2]
+            if body == original:
+                continue
+            path.write_bytes(body)
             if path.name == "audited.json":
                 # Whatever it says, it cannot let a lock in.
                 assert proofhold("circuit", "audit", NAME, "--root", root).exit_code in (0, 2, 4)
