@@ -57,7 +57,8 @@ def test_a_job_without_a_bond_funds(scene: Scene) -> None:
     [
         ({"escrow": "another-escrow"}, "job.escrow", None),
         ({"claim_by": START - 1}, "escrow.too_late", Fault.BUYER),
-        ({"captures": 2}, "job.captures", None),
+        ({"captures": 10_001}, "job.captures", None),
+        ({"captures": 2}, "job.captures_sampled", None),
         ({"price": 0}, "job.price", Fault.BUYER),
         ({"withholding_penalty": BOND + 1}, "job.penalty", None),
         ({"sampling_commitment": digest_of("mine")}, "job.commitment", None),

@@ -80,6 +80,19 @@ class Service:
 ModelReference: TypeAlias = OnnxModel | Service
 
 
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """What somebody else, such as whoever runs the escrow, gets of every amount that is released."""
+
+    account: str
+    ppm: int
+    """Parts per million of the amount, rounded down."""
+
+    def to_json(self) -> Json:
+        """Give the fee as JSON."""
+        return {"account": self.account, "ppm": self.ppm}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One paid inference, as buyer and provider sign it before it is funded."""
@@ -112,6 +125,8 @@ class Job:
     projection_commitment: Digest | None = None
     checks_paid_by: Payer = Payer.BUYER
     captures: int = 1
+    """How many claims the hold takes at most, each for more than the one before."""
+    fee: Fee | None = None
 
     PAYLOAD_TYPE: ClassVar[str] = "application/vnd.proofhold.job.v1+json"
     FORMAT: ClassVar[str] = "job"
@@ -125,7 +140,9 @@ class Job:
     def to_json(self) -> Json:
         """Give the job as JSON, version 1."""
         money = self.currency.format
-        return {
+        # Left out where there is none, so that jobs without one are what they were before there were fees.
+        fee: dict[str, Json] = {} if self.fee is None else {"fee": self.fee.to_json()}
+        return fee | {
             "bond": money(self.bond),
             "buyer": self.buyer,
             "captures": self.captures,
@@ -198,6 +215,7 @@ class Job:
                 projection_commitment=record.optional("projection_commitment", record.digest),
                 checks_paid_by=record.choice("checks_paid_by", Payer),
                 captures=record.integer("captures", low=1, high=MAX_CAPTURES),
+                fee=_read_fee(record.record("fee")) if record.has("fee") else None,
             )
         except Misuse as error:
             raise record.error(str(error)) from error
@@ -384,6 +402,12 @@ def read_amount(record: Record, field: str, currency: Currency) -> int:
     if currency.format(atomic) != text:
         raise record.error(f"got {text!r}, expected {currency.format(atomic)!r}", field)
     return atomic
+
+
+def _read_fee(record: Record) -> Fee:
+    fee = Fee(record.text("account", pattern=ACCOUNT_PATTERN), record.integer("ppm", low=1, high=PPM - 1))
+    record.close()
+    return fee
 
 
 def _read_currency(record: Record) -> Currency:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proofhold.escrow import metering
 from proofhold.escrow.driver import Dialect, Transaction
 from proofhold.escrow.escrow import Difference
-from proofhold.escrow.rail import Direction
+from proofhold.escrow.moves import read_job
 from proofhold.escrow.states import (
     FINAL,
-    REFUND_SIDE,
     RELEASE_SIDE,
     BondEvent,
     BondState,
@@ -18,8 +18,6 @@ from proofhold.escrow.states import (
     bond_move,
     move,
 )
-from proofhold.job import Job
-from proofhold.keys import Signed
 
 _BALANCES = (
     "SELECT kind, owner, currency, balance, coalesce(sum(amount), 0) AS entered FROM account"
@@ -40,6 +38,17 @@ _PAYMENTS = (
     " LEFT JOIN transfer ON key = 'pay:' || hold || ':' || seq || ':' || direction"
 )
 
+_CAPTURES = (
+    "SELECT hold, seq, state, base, amount, job FROM capture JOIN hold ON hold.id = capture.hold"
+    " ORDER BY hold, seq"
+)
+_OPEN = ", ".join(f"'{state.value}'" for state in State if not state.is_decided)
+_HOLDS = (
+    "SELECT hold.id, hold.job, bond_state, hold.undecided, hold.blamed,"  # noqa: S608
+    f" sum(CASE WHEN state IN ({_OPEN}) THEN 1 ELSE 0 END) AS seen_undecided,"
+    " sum(capture.blamed) AS seen_blamed FROM hold JOIN capture ON capture.hold = hold.id"
+    " GROUP BY hold.id, hold.job, bond_state, hold.undecided, hold.blamed"
+)
 _SLASHED = (
     "SELECT hold.id, bond_state, outcome, coalesce(-amount, 0) AS taken FROM hold"
     " LEFT JOIN adjudication AS a ON a.hold = hold.id"
@@ -92,7 +101,7 @@ def _moves(tx: Transaction) -> Iterator[Difference]:
     """Does the log lead, by rows of the table alone, to where captures and bonds stand?"""
     reached: dict[tuple[str, str, int], str] = {}
     for hold, seq, subject, source, event, target in tx.execute(_LOG):
-        at = (subject, hold, seq)
+        at = (subject, hold, seq if subject == "capture" else 0)  # a hold has one bond, whoever moves it
         name = f"{subject} {hold}:{seq}"
         if reached.get(at) != source:
             yield Difference(name, f"the log leaves {source}, where it stood at {reached.get(at)}")
@@ -126,22 +135,40 @@ def _money(tx: Transaction) -> Iterator[Difference]:
             text = f"it is {row['status']}; its transfer and its receipt say otherwise"
             yield Difference(f"payment {row['hold']}:{row['seq']}:{row['direction']}", text)
         paid[at] = paid.get(at, 0) + (row["amount"] if is_paid else 0)
-    for row in tx.execute("SELECT * FROM capture JOIN hold ON hold = id"):
-        at, job = (row["hold"], row["seq"]), Signed.decode(Job, row["job"]).document
-        state, bond = State(row["state"]), BondState(row["bond_state"])
-        left = job.price - paid.get(at, 0)
-        if held.get(("hold", row["hold"]), 0) != left or (state in FINAL and left):
-            yield Difference(
-                f"hold {row['hold']}", f"{held.get(('hold', row['hold']), 0)} lie in it, not {left}"
-            )
-        expected = _orders(state, job.price, row["amount"])
+    left: dict[str, int] = {}
+    before: tuple[str, int, int] = ("", 0, 0)
+    for row in tx.execute(_CAPTURES).fetchall():
+        at, job = (row["hold"], row["seq"]), read_job(bytes(row["job"])).document
+        state, name = State(row["state"]), f"capture {row['hold']}:{row['seq']}"
+        follows = (row["hold"], row["seq"], row["base"])
+        if follows not in (before, (row["hold"], 0, 0)):
+            yield Difference(name, f"it begins at {row['base']}, which is not where one before it ended")
+        before = (row["hold"], row["seq"] + 1, row["amount"])
+        share = metering.share(job, row["seq"], row["base"], row["amount"]) - paid.get(at, 0)
+        left[row["hold"]] = left.get(row["hold"], 0) + share
+        if state in FINAL and share:
+            yield Difference(name, f"it is {state}, and {share} of its share were not paid")
+        expected: dict[str, int] = {}
+        if state.is_decided:
+            release = state in RELEASE_SIDE
+            orders = metering.orders(job, row["seq"], row["base"], row["amount"], release=release)
+            expected = {direction.value: amount for direction, (_, amount) in orders.items()}
         if ordered.get(at, {}) != expected:
             text = f"payments of {ordered.get(at, {})} are ordered, expected {expected} when {state}"
-            yield Difference(f"capture {row['hold']}:{row['seq']}", text)
-        stake = job.bond if bond in (BondState.RESERVED, BondState.FROZEN) else 0
-        if held.get(("bond", row["hold"]), 0) != stake:
-            text = f"{held.get(('bond', row['hold']), 0)} lie in it, not {stake}, and it is {bond}"
-            yield Difference(f"bond {row['hold']}", text)
+            yield Difference(name, text)
+    for row in tx.execute(_HOLDS).fetchall():
+        job, bond = read_job(bytes(row["job"])).document, BondState(row["bond_state"])
+        for what in ("undecided", "blamed"):
+            if row[what] != row[f"seen_{what}"]:
+                text = f"{row[what]} captures are {what}, counted {row[f'seen_{what}']}"
+                yield Difference(f"hold {row['id']}", text)
+        lies, due = held.get(("hold", row["id"]), 0), left.get(row["id"], 0)
+        if lies != due:
+            yield Difference(f"hold {row['id']}", f"{lies} lie in it, not {due}")
+        stake = 0 if bond in (BondState.FREE, BondState.SLASHED) else job.bond
+        if held.get(("bond", row["id"]), 0) != stake:
+            text = f"{held.get(('bond', row['id']), 0)} lie in it, not {stake}, and it is {bond}"
+            yield Difference(f"bond {row['id']}", text)
 
 
 def _bonds(tx: Transaction) -> Iterator[Difference]:
@@ -158,14 +185,6 @@ def _guard(tx: Transaction) -> Iterator[Difference]:
         for what in ("clean", "unchecked", "failed"):
             if row[what] != row[f"seen_{what}"]:
                 yield Difference(name, f"{row[what]} {what}, its holds say {row[f'seen_{what}']}")
-
-
-def _orders(state: State, price: int, amount: int | None) -> dict[str, int]:
-    if state in RELEASE_SIDE:
-        released = amount or 0
-        orders = {Direction.RELEASE: released, Direction.REFUND: price - released}
-        return {direction: amount for direction, amount in orders.items() if amount}
-    return {Direction.REFUND: price} if state in REFUND_SIDE else {}
 
 
 def _is_in_table(subject: str, source: str | None, event: str, target: str) -> bool:

@@ -50,6 +50,7 @@ from proofhold.escrow.states import RELEASE_SIDE
 from proofhold.escrow.store import Store
 from proofhold.guard import Demand, Observation, Terms, demand
 from proofhold.job import (
+    MAX_PERIOD_S,
     NAME_PATTERN,
     Delivery,
     ModelReference,
@@ -247,6 +248,10 @@ class LedgerEscrow:
         """Guard a currency: see `Escrow`."""
         self._database.write(operations.set_guard(currency, terms, now=now))
 
+    def set_two_keys(self, currency: Currency, above: int) -> None:
+        """Ask for two operators' keys above a price: see `Escrow`."""
+        self._database.write(operations.set_two_keys(currency, above))
+
     def guard(self, currency: str) -> Terms | None:
         """Read a currency's guard: see `Escrow`."""
         return self._database.read(lambda tx: guarding.find_terms(Books(tx, writing=False), currency))
@@ -343,20 +348,22 @@ class AsyncEscrow:
         return await asyncio.shield(asyncio.wrap_future(self._database.submit(operation)))
 
 
-def establish(tx: Transaction, *, escrow: str, operators: Iterable[Key]) -> None:
+def establish(tx: Transaction, *, escrow: str, operators: Iterable[Key], unbonding_s: int = 0) -> None:
     """Write down who a new escrow is."""
-    tx.execute('INSERT INTO escrow ("only", id) VALUES (1, ?)', (escrow,))
+    tx.execute('INSERT INTO escrow ("only", id, unbonding_s) VALUES (1, ?, ?)', (escrow, unbonding_s))
     for key in sorted(set(operators)):
         tx.execute("INSERT INTO operator (key) VALUES (?)", (key,))
 
 
-def require_names(escrow: str, operators: Iterable[Key]) -> None:
-    """Refuse a malformed name of an escrow or of an operator.
+def require_terms(escrow: str, operators: Iterable[Key], unbonding_s: int) -> None:
+    """Refuse a malformed name of an escrow or of an operator, or a delay that is none.
 
     Raises:
         Misuse: it is one.
 
     """
+    if not 0 <= unbonding_s <= MAX_PERIOD_S:
+        raise Misuse(f"unbonding_s: got {unbonding_s}, expected 0 to {MAX_PERIOD_S}")
     if not re.fullmatch(NAME_PATTERN, escrow, re.ASCII):
         raise Misuse(f"escrow: got {escrow[:80]!r}, expected lower-case letters, digits, dots, dashes")
     for key in operators:

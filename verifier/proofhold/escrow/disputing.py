@@ -22,7 +22,7 @@ from proofhold.escrow import guarding, moves, timers
 from proofhold.escrow.books import Books
 from proofhold.escrow.escrow import MAX_TRANSCRIPT_BYTES, Adjudged, Adjudication, DisputeRecord
 from proofhold.escrow.refusals import Refused
-from proofhold.escrow.states import REFUND_SIDE, BondEvent, BondState, Event
+from proofhold.escrow.states import REFUND_SIDE, RELEASE_SIDE, BondEvent, BondState, Event
 from proofhold.escrow.tables import ADJUDICATION, DISPUTE, DOCUMENT
 from proofhold.job import Claim
 from proofhold.keys import Signed
@@ -116,7 +116,11 @@ def adjudicate(
     # The database slashes nothing without a transcript on file.
     books.insert(ADJUDICATION, hold, seq, outcome.value, digest, transcript, now)
     event = _EVENTS[outcome]
-    if capture.state in REFUND_SIDE and capture.bond_state is BondState.FROZEN:
+    if capture.state in RELEASE_SIDE and capture.bond_state is BondState.UNBONDING:
+        # The provider was paid, and then shown to have cheated: its bond is still there to answer for it.
+        if outcome is Adjudged.CONVICTED:
+            moves.move_bond(books, capture, BondEvent.SLASH, now=max(now, capture.changed_at))
+    elif capture.state in REFUND_SIDE and capture.bond_state is BondState.FROZEN:
         # The buyer has the money back already (a dispute of no length): what is left to decide is the bond.
         bond = BondEvent.SLASH if outcome is Adjudged.CONVICTED else BondEvent.FREE
         moves.move_bond(books, capture, bond, now=max(now, capture.changed_at))

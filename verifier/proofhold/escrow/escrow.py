@@ -259,7 +259,8 @@ class Escrow(Protocol):
 
         Raises:
             Misuse: a malformed account or key, or an amount below 1.
-            Refused: ``escrow.balance``, ``escrow.key_reused``, ``escrow.currency``, ``escrow.amount``.
+            Refused: ``escrow.balance``, ``escrow.key_reused``, ``escrow.currency``, ``escrow.amount``;
+                ``guard.exposure``, what is unchecked must stay covered (P11).
 
         """
 
@@ -274,16 +275,18 @@ class Escrow(Protocol):
 
         Raises:
             Malformed: the job is not what its format says.
-            Refused: ``job.signature``, ``job.escrow``, ``job.captures``, ``job.commitment``,
-                ``job.commitment_used``, ``job.price``, ``job.penalty``, ``escrow.already_funded``,
-                ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``, ``escrow.balance``; and, where
-                the currency is guarded, ``guard.value``, ``guard.rate``, ``guard.bond``,
-                ``guard.penalty``, ``guard.exposure`` (P11).
+            Refused: ``job.signature``, ``job.escrow``, ``job.captures``, ``job.captures_sampled``,
+                ``job.commitment``, ``job.commitment_used``, ``job.price``, ``job.penalty``,
+                ``escrow.already_funded``, ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``,
+                ``escrow.balance``; and, where the currency is guarded, ``guard.value``,
+                ``guard.rate``, ``guard.bond``, ``guard.penalty``, ``guard.exposure`` (P11).
 
         """
 
     def decline(self, decline: SignedDecline, *, now: int) -> HoldRecord:
         """Give the buyer the money back at the provider's signed word. Once is as good as twice.
+
+        Of a metered hold it is what was not claimed yet: the provider closes it.
 
         Raises:
             Refused: ``escrow.unknown_hold``, ``decline.signature``.
@@ -404,7 +407,8 @@ class Escrow(Protocol):
         """Decide a disputed capture by an operator's word. Once is as good as twice.
 
         Raises:
-            Refused: ``resolution.signature``, ``escrow.decided``, ``escrow.wrong_state``.
+            Refused: ``resolution.signature``, ``resolution.keys``, ``escrow.decided``,
+                ``escrow.wrong_state``.
 
         """
 
@@ -495,6 +499,14 @@ class Escrow(Protocol):
         """Guard the jobs of a currency from now on, or change how (P11).
 
         What was demanded of funded holds stays; so does what is known of providers.
+        """
+
+    def set_two_keys(self, currency: Currency, above: int) -> None:
+        """Ask for the keys of two operators wherever a resolution decides a price above this (atomic units).
+
+        Raises:
+            Refused: ``escrow.amount``, ``escrow.currency``.
+
         """
 
     def guard(self, currency: str) -> Terms | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from proofhold.canonical import Digest
+from proofhold.core import Fault
 from proofhold.escrow import ledger
 from proofhold.escrow.books import Books, Record
 from proofhold.escrow.ledger import Account, AccountKind
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, Event, State
-from proofhold.escrow.tables import GUARD, GUARD_HOLD, GUARD_STANDING
+from proofhold.escrow.tables import GUARD, GUARD_HOLD, GUARD_STANDING, HOLD
 from proofhold.guard import Observation, Stake, Standing, Terms, demand, objections
 from proofhold.job import PPM, REPLAY_KIND, Job, ModelReference, OnnxModel
 from proofhold.keys import Key
@@ -27,6 +28,7 @@ from proofhold.money import Currency
 CLEARED: Final = "cleared"
 """What an observed failure becomes when the provider is paid after all."""
 
+_RESOLVED = "SELECT 1 FROM transition WHERE hold = ? AND event = 'resolved_release' LIMIT 1"
 _TERMS = tuple(field.name for field in fields(Terms))
 _STANDING = tuple(field.name for field in fields(Standing))
 _OF_EVENT = {
@@ -148,6 +150,23 @@ def admit(books: Books, hold: Digest, job: Job) -> None:
     books.insert(GUARD_HOLD, hold, job.provider, model, currency, *carried, *demanded, None)
 
 
+def require_covered(books: Books, party: Account, amount: int) -> None:
+    """Refuse to pay out what a guarded provider's unchecked jobs may still have to be answered with (P11).
+
+    Raises:
+        Refused: ``guard.exposure``.
+
+    """
+    if find_terms(books, party.currency) is None:
+        return
+    books.lock(_name_of(party.owner, party.currency))
+    stake = find_stake(books, party.owner, party.currency)
+    needed = stake.exposure + stake.in_flight
+    if needed and stake.free_bond - amount < needed:
+        text = f"{needed} atomic units are unchecked or under way, {stake.free_bond - amount} would be left"
+        raise Refused("guard.exposure", text, Fault.PROVIDER)
+
+
 def prepare(books: Books, rows: Sequence[Record]) -> None:
     """Read, and lock, what observing these guarded holds is going to ask for, with a few statements."""
     for row in rows:
@@ -187,6 +206,11 @@ def observe(
         told = Observation.VOID
     if told is None or terms is None:
         return
+    held = books.find(HOLD, hold) or {}
+    if told is not Observation.FAILED and held["undecided"]:
+        return  # a metered hold is observed once, when all of it is decided, unless a check fails before
+    if told is Observation.CLEAN and books.tx.execute(_RESOLVED, (hold,)).fetchone():
+        told, amount = Observation.UNCHECKED, row["price"]  # an operator released another capture of it
     books.lock(_name_of(row["provider"], row["currency"]))
     if row["observation"] is None:
         standing = find_standing(books, row["provider"], row["model"], row["currency"], terms)

@@ -8,16 +8,14 @@ from typing import TypeVar
 from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import MAX_KEY_CHARS
+from proofhold.escrow.metering import MAX_METERED
 from proofhold.escrow.refusals import Refused
-from proofhold.job import ACCOUNT_PATTERN, Claim, Job, SignedClaim, SignedJob
+from proofhold.job import ACCOUNT_PATTERN, PPM, REPLAY_KIND, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed, SignedDocument
 from proofhold.payload import Payload
 from proofhold.records import MAX_SAFE_INTEGER
 
 D = TypeVar("D", bound=SignedDocument)
-
-CAPTURES = 1
-"""How many captures a hold of this version has: metered work comes later, its fields are here."""
 
 
 def reread(signed: Signed[D]) -> Signed[D]:
@@ -75,8 +73,12 @@ def require_fundable(signed: SignedJob, *, escrow: str, now: int) -> None:
     if now > job.claim_by:
         text = f"the job's claim deadline passed at {job.claim_by}, it is {now}"
         raise Refused("escrow.too_late", text, Fault.BUYER)
-    if job.captures != CAPTURES:
-        raise Refused("job.captures", f"{job.captures} captures: this version funds {CAPTURES}")
+    if job.captures > MAX_METERED:
+        raise Refused("job.captures", f"{job.captures} captures, expected at most {MAX_METERED}")
+    if job.captures > 1 and job.sampling_rate_ppm < PPM and REPLAY_KIND in job.evidence_kinds:
+        # The first claim reveals the secret, and with it which of the later ones would be drawn (P2).
+        text = "a metered job that may be judged by re-execution has every capture checked: rate 1"
+        raise Refused("job.captures_sampled", text)
     if job.price < 1:
         raise Refused("job.price", "the job has no price: there is nothing to hold", Fault.BUYER)
     if job.withholding_penalty > job.bond:
@@ -96,7 +98,7 @@ def require_signed_claim(signed: SignedClaim, job: Job) -> None:
         raise Refused("claim.signature", text)
 
 
-def require_claimable(claim: Claim, output: Payload, job: Job, *, now: int) -> None:
+def require_claimable(claim: Claim, output: Payload, job: Job, *, base: int, now: int) -> None:
     """Check what a first claim must satisfy.
 
     Raises:
@@ -106,8 +108,8 @@ def require_claimable(claim: Claim, output: Payload, job: Job, *, now: int) -> N
     if now > job.claim_by:
         text = f"the claim deadline passed at {job.claim_by}, it is {now}"
         raise Refused("escrow.too_late", text, Fault.PROVIDER)
-    if not 1 <= claim.amount <= job.price:
-        text = f"the claim is for {claim.amount} atomic units, expected 1 to {job.price}"
+    if not base < claim.amount <= job.price:
+        text = f"the claim is for {claim.amount} atomic units, expected {base + 1} to {job.price}"
         raise Refused("claim.amount", text, Fault.PROVIDER)
     unknown = sorted({e.kind for e in claim.evidence} - set(job.evidence_kinds))
     if unknown:

@@ -10,12 +10,12 @@ from functools import lru_cache
 
 from proofhold.canonical import Digest
 from proofhold.core import Fault
-from proofhold.escrow import guarding, ledger
+from proofhold.escrow import guarding, ledger, metering
 from proofhold.escrow.books import Books
 from proofhold.escrow.ledger import Account, AccountKind
-from proofhold.escrow.rail import Direction
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.escrow.states import (
+    RELEASE_SIDE,
     BondEvent,
     BondState,
     By,
@@ -29,6 +29,11 @@ from proofhold.escrow.tables import CAPTURE, HOLD, PAYMENT
 from proofhold.guard import Observation
 from proofhold.job import MAX_CAPTURES, Job, SignedJob
 from proofhold.keys import Signed
+
+_OVER = (BondState.FREE, BondState.SLASHED)
+"""Where a bond's way ends."""
+_OF_A_CAPTURE = (BondEvent.FREE, BondEvent.FREEZE, BondEvent.PENALISE, BondEvent.SLASH)
+"""What one capture asks of the bond; it may have to answer for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class Capture:
     changed_at: int
     bond_state: BondState
     bond_due: int | None
+    base: int = 0
+    """What the claim of the capture before came to, in atomic units."""
+    blamed: bool = False
+    """Whether the bond is kept because of this capture."""
 
     @property
     def hold_account(self) -> Account:
@@ -107,10 +116,12 @@ def load(books: Books, hold: Digest, seq: int) -> Capture:
         changed_at=row["changed_at"],
         bond_state=BondState(held["bond_state"]),
         bond_due=held["bond_due"],
+        base=row["base"],
+        blamed=bool(row["blamed"]),
     )
 
 
-def create(books: Books, hold: Digest, signed: SignedJob, *, now: int) -> None:
+def create(books: Books, hold: Digest, signed: SignedJob, *, unbonding_s: int, now: int) -> None:
     """Write a new hold, its first capture and its bond; the price and the bond move into it.
 
     Raises:
@@ -122,10 +133,9 @@ def create(books: Books, hold: Digest, signed: SignedJob, *, now: int) -> None:
     if row is None or bond is None:
         raise EscrowFailure("escrow.table", "the table of states lacks the row that funds")
     guarding.enter(books, job)
-    books.insert(HOLD, hold, signed.encode(), job.sampling_commitment, now, bond.target.value, None)
-    books.insert(CAPTURE, hold, 0, row.target.value, _claim_due(job), None, 0, None, None, now)
-    capture = load(books, hold, 0)
-    _log(books, capture, row, now=now, cause=hold)
+    values = (job.sampling_commitment, now, bond.target.value, None, unbonding_s, 0, 0)
+    books.insert(HOLD, hold, signed.encode(), *values)
+    capture = _add_capture(books, hold, job, 0, row, base=0, now=now, cause=hold)
     _log_bond(books, capture, None, bond.event, bond.target, now=now)
     buyer, provider = capture.party(job.buyer), capture.party(job.provider)
     ledger.transfer(books, f"fund:{hold}", buyer, capture.hold_account, job.price, at=now, fault=Fault.BUYER)
@@ -134,6 +144,17 @@ def create(books: Books, hold: Digest, signed: SignedJob, *, now: int) -> None:
             books, f"bond:{hold}", provider, capture.bond_account, job.bond, at=now, fault=Fault.PROVIDER
         )
     guarding.admit(books, hold, job)
+
+
+def open_next(books: Books, capture: Capture, *, now: int) -> None:
+    """Let what a claim left of a metered hold be claimed in turn, or go back to the buyer in the end."""
+    if metering.is_last(capture.job, capture.seq, capture.amount):
+        return
+    row = move(None, Event.NEXT)
+    if row is None:
+        raise EscrowFailure("escrow.table", "the table of states lacks the row that goes on")
+    seq, base = capture.seq + 1, capture.amount or 0
+    _add_capture(books, capture.hold, capture.job, seq, row, base=base, now=now, cause="")
 
 
 def move_capture(
@@ -175,10 +196,11 @@ def move_capture(
         changed_at=moved.changed_at,
     )
     _log(books, capture, row, now=now, cause=cause)
-    told = None if noted is None else noted.observation
-    guarding.observe(books, moved.hold, event, moved.state, told, amount=moved.amount or 0)
     if moved.state.is_decided and not capture.state.is_decided:
         _order_payments(books, moved)
+        _count(books, moved, undecided=-1)
+    told = None if noted is None else noted.observation
+    guarding.observe(books, moved.hold, event, moved.state, told, amount=moved.amount or 0)
     return move_bond(books, moved, row.bond, now=now)
 
 
@@ -191,28 +213,76 @@ def move_bond(books: Books, capture: Capture, event: BondEvent, *, now: int) -> 
     """
     if event is BondEvent.KEEP:
         return capture
+    if event in _OF_A_CAPTURE:
+        capture = _blame(books, capture, blamed=event is not BondEvent.FREE)
+        hold = books.find(HOLD, capture.hold) or {}
+        if capture.bond_state in _OVER and capture.job.captures > 1:
+            return capture  # another capture of the hold has ended the bond's way before
+        if event is BondEvent.FREE and (hold["undecided"] or hold["blamed"]):
+            return capture  # it answers for the other captures of the hold
+        if event is BondEvent.FREE and hold["unbonding_s"] and capture.claimed_at is not None:
+            event = BondEvent.UNBOND
     row = bond_move(capture.bond_state, event)
     if row is None:
         raise EscrowFailure("escrow.bond", f"{event}: not possible on a bond that is {capture.bond_state}")
-    due = _freeze_due(capture, now) if row.target is BondState.FROZEN else None
+    due = _bond_due(books, capture, row.target, now)
     books.update(HOLD, (capture.hold,), bond_state=row.target.value, bond_due=due)
     _log_bond(books, capture, capture.bond_state, event, row.target, now=now)
     _pay_bond(books, capture, event, row.target, now=now)
     return replace(capture, bond_state=row.target, bond_due=due)
 
 
+def _blame(books: Books, capture: Capture, *, blamed: bool) -> Capture:
+    """Keep count of the captures that the bond is kept for."""
+    if blamed != capture.blamed:
+        books.update(CAPTURE, (capture.hold, capture.seq), blamed=int(blamed))
+        _count(books, capture, blamed=1 if blamed else -1)
+    return replace(capture, blamed=blamed)
+
+
+def _count(books: Books, capture: Capture, *, undecided: int = 0, blamed: int = 0) -> None:
+    row = books.find(HOLD, capture.hold) or {}
+    counts = {"undecided": row["undecided"] + undecided, "blamed": row["blamed"] + blamed}
+    books.update(HOLD, (capture.hold,), **counts)
+
+
+def _bond_due(books: Books, capture: Capture, target: BondState, now: int) -> int | None:
+    match target:
+        case BondState.FROZEN:
+            return _freeze_due(capture, now)
+        case BondState.UNBONDING:
+            return now + int((books.find(HOLD, capture.hold) or {})["unbonding_s"])
+        case _:
+            return None
+
+
+def _add_capture(
+    books: Books, hold: Digest, job: Job, seq: int, row: Row, *, base: int, now: int, cause: str
+) -> Capture:
+    values = (row.target.value, _claim_due(job), None, 0, None, None, now, base, 0)
+    books.insert(CAPTURE, hold, seq, *values)
+    capture = load(books, hold, seq)
+    _count(books, capture, undecided=1)
+    _log(books, capture, row, now=now, cause=cause)
+    return capture
+
+
 def _pay_bond(books: Books, capture: Capture, event: BondEvent, target: BondState, *, now: int) -> None:
     """Empty the bond's account where its way ends: what is taken goes to the treasury (PROTOCOL P12).
 
-    The buyer's loss is the price, which comes back out of the hold: it never profits from a bond.
+    The buyer's loss is the price, which comes back out of the hold: it never profits from a bond. Where the
+    price was released before the transcript came, the loss is made good first.
     """
     job = capture.job
-    if target not in (BondState.FREE, BondState.SLASHED):
+    if target not in _OVER:
         return
     taken = {BondEvent.SLASH: job.bond, BondEvent.PENALISE: job.withholding_penalty}.get(event, 0)
+    lost = (capture.amount or 0) - capture.base if capture.state in RELEASE_SIDE else 0
+    returned = min(taken, lost)
     treasury = Account(AccountKind.TREASURY, "", job.currency.code)
     for key, account, amount in (
-        (f"slash:{capture.hold}", treasury, taken),
+        (f"slash:{capture.hold}", treasury, taken - returned),
+        (f"amends:{capture.hold}", capture.party(job.buyer), returned),
         (f"free:{capture.hold}", capture.party(job.provider), job.bond - taken),
     ):
         if amount:
@@ -268,16 +338,11 @@ def _freeze_due(capture: Capture, now: int) -> int:
 
 
 def _order_payments(books: Books, capture: Capture) -> None:
-    job = capture.job
-    released = (capture.amount or 0) if capture.state is State.RELEASING else 0
-    orders = (
-        (Direction.RELEASE, released, job.payee),
-        (Direction.REFUND, job.price - released, job.buyer),  # on a release: the remainder, if any
-    )
-    for direction, amount, account in orders:
-        if amount:
-            values = (direction.value, amount, account, "new", None, 0, 0, None)
-            books.insert(PAYMENT, capture.hold, capture.seq, *values)
+    release = capture.state is State.RELEASING
+    orders = metering.orders(capture.job, capture.seq, capture.base, capture.amount, release=release)
+    for direction, (account, amount) in orders.items():
+        values = (direction.value, amount, account, "new", None, 0, 0, None)
+        books.insert(PAYMENT, capture.hold, capture.seq, *values)
 
 
 def _log(books: Books, capture: Capture, row: Row, *, now: int, cause: str) -> None:

@@ -40,15 +40,18 @@ from proofhold.escrow.tables import (
     CAPTURE,
     DECISION,
     DOCUMENT,
+    ESCROW,
     GUARD_HOLD,
     HOLD,
     ONE_USE,
     SECRET,
     TRANSFER,
+    TWO_KEYS,
 )
 from proofhold.guard import Observation, Terms
 from proofhold.job import (
     Claim,
+    Job,
     ResolutionOutcome,
     SignedClaim,
     SignedDecline,
@@ -59,6 +62,8 @@ from proofhold.keys import Key, Signed
 from proofhold.money import Currency
 from proofhold.payload import Payload, Tensor, encode_payload
 
+MOST_KEYS = 2
+"""How many operators' keys a resolution takes above an amount that the escrow sets."""
 MAX_RULINGS = 8192
 """How many rulings one transaction takes."""
 
@@ -81,13 +86,15 @@ _EVENT_OF_RESOLUTION = {
 def deposit(account: str, amount: int, currency: Currency, *, key: str, now: int) -> Operation[Balance]:
     """Put money in: see `Escrow`."""
     party = Account(AccountKind.PARTY, account, currency.code)
-    return _cash(f"deposit:{key}", ledger.outside(currency.code), party, party, amount, currency, key, now)
+    outside = ledger.outside(currency.code)
+    return _cash(f"deposit:{key}", outside, party, amount, currency, key, now)
 
 
 def withdraw(account: str, amount: int, currency: Currency, *, key: str, now: int) -> Operation[Balance]:
     """Take money out: see `Escrow`."""
     party = Account(AccountKind.PARTY, account, currency.code)
-    return _cash(f"withdraw:{key}", party, ledger.outside(currency.code), party, amount, currency, key, now)
+    outside = ledger.outside(currency.code)
+    return _cash(f"withdraw:{key}", party, outside, amount, currency, key, now)
 
 
 def draw_secret(nonce: bytes, secret: bytes) -> Operation[Digest]:
@@ -120,14 +127,15 @@ def fund(escrow: str, job: SignedJob, *, now: int) -> Operation[HoldRecord]:
         ledger.require_storable(tx, "bond", document.bond)
         _require_commitment(books, signed)
         ledger.require_known(books, document.currency)
-        moves.create(books, hold, signed, now=now)
+        unbonding_s = (books.find(ESCROW, 1) or {})["unbonding_s"]
+        moves.create(books, hold, signed, unbonding_s=unbonding_s, now=now)
         return reports.hold_record(books.flush(), hold)
 
     return operation
 
 
 def decline(document: SignedDecline, *, now: int) -> Operation[HoldRecord]:
-    """Decline a funded job: see `Escrow`."""
+    """Decline a funded job, or what is left of a metered one: see `Escrow`."""
     guards.require_time(now)
     signed = guards.reread(document)
     hold = signed.document.job
@@ -135,13 +143,16 @@ def decline(document: SignedDecline, *, now: int) -> Operation[HoldRecord]:
     def operation(tx: Transaction) -> HoldRecord:
         books = Books(tx)
         capture = moves.load(books, hold, 0)
+        while capture.job.captures > 1 and books.find(CAPTURE, hold, capture.seq + 1) is not None:
+            capture = moves.load(books, hold, capture.seq + 1)
+        seq = capture.seq
         if not signed.envelope.is_signed_by_exactly([capture.job.provider]):
             text = "the decline does not carry the provider's signature alone"
             raise Refused("decline.signature", text)
-        if books.find(DOCUMENT, hold, 0, "decline") is None:
+        if books.find(DOCUMENT, hold, seq, "decline") is None:
             capture = timers.advance(books, capture, now=now)
             moves.move_capture(books, capture, Event.DECLINE, now=now, cause=signed.digest)
-            books.insert(DOCUMENT, hold, 0, "decline", signed.encode())
+            books.insert(DOCUMENT, hold, seq, "decline", signed.encode())
         return reports.hold_record(books.flush(), hold)
 
     return operation
@@ -165,9 +176,12 @@ def record_claim(
         if first is not None:
             refused = _answer_second(books, Signed.decode(Claim, bytes(first["body"])), signed)
         else:
-            guards.require_claimable(document, output, capture.job, now=now)
+            guards.require_claimable(document, output, capture.job, base=capture.base, now=now)
             noted = Noted(document.amount, now, now + capture.job.verification_s)
-            moves.move_capture(books, capture, Event.CLAIM, now=now, cause=signed.digest, noted=noted)
+            claimed = moves.move_capture(
+                books, capture, Event.CLAIM, now=now, cause=signed.digest, noted=noted
+            )
+            moves.open_next(books, claimed, now=now)
             books.insert(DOCUMENT, hold, seq, "claim", signed.encode())
             books.insert(DOCUMENT, hold, seq, "output", encode_payload(output))
             _take_one_use(books, hold, seq, digests)
@@ -287,6 +301,7 @@ def resolve(resolution: SignedResolution, *, operators: Iterable[Key], now: int)
             raise Refused("resolution.signature", "the resolution is not signed by operators alone")
         if not signers:
             raise Refused("resolution.signature", "the resolution bears no good signature")
+        _require_keys(books, capture.job, len(signers))
         kept = books.find(DOCUMENT, hold, seq, "resolution")
         if kept is None or kept["body"] != signed.encode():
             capture = timers.advance(books, capture, now=now)
@@ -294,6 +309,22 @@ def resolve(resolution: SignedResolution, *, operators: Iterable[Key], now: int)
             moves.move_capture(books, capture, event, now=now, cause=signed.digest)
             books.insert(DOCUMENT, hold, seq, "resolution", signed.encode())
         return reports.hold_record(books.flush(), hold)
+
+    return operation
+
+
+def set_two_keys(currency: Currency, above: int) -> Operation[None]:
+    """Ask for two keys above an amount: see `Escrow`."""
+
+    def operation(tx: Transaction) -> None:
+        books = Books(tx)
+        ledger.require_storable(tx, "above", above)
+        ledger.register(books, currency)
+        if books.find(TWO_KEYS, currency.code) is None:
+            books.insert(TWO_KEYS, currency.code, above)
+        else:
+            books.update(TWO_KEYS, (currency.code,), above=above)
+        books.flush()
 
     return operation
 
@@ -367,18 +398,20 @@ def _cash(
     name: str,
     source: Account,
     target: Account,
-    party: Account,
     amount: int,
     currency: Currency,
     key: str,
     now: int,
 ) -> Operation[Balance]:
+    party = source if target.kind is AccountKind.OUTSIDE else target
     guards.require_time(now)
     guards.require_cash(party.owner, amount, key)
 
     def operation(tx: Transaction) -> Balance:
         books = Books(tx)
         ledger.register(books, currency)
+        if party is source and books.find(TRANSFER, name) is None:
+            guarding.require_covered(books, party, amount)
         ledger.transfer_once(books, name, source, target, amount, at=now)
         books.flush()
         return Balance(party, currency, ledger.balance_of(books, party))
@@ -447,6 +480,14 @@ def _require_commitment(books: Books, signed: SignedJob) -> None:
     if books.tx.execute(sql, (job.sampling_commitment,)).fetchone():
         text = "another hold has this sampling commitment, and may have revealed its secret"
         raise Refused("job.commitment_used", text)
+
+
+def _require_keys(books: Books, job: Job, keys: int) -> None:
+    """Ask for two operators' keys where that much is at stake."""
+    row = books.find(TWO_KEYS, job.currency.code)
+    if row is not None and job.price > row["above"] and keys < MOST_KEYS:
+        text = f"{keys} operator's key, expected {MOST_KEYS} above {job.currency.show(row['above'])}"
+        raise Refused("resolution.keys", text)
 
 
 def _answer_second(books: Books, first: SignedClaim, second: SignedClaim) -> Refused | None:

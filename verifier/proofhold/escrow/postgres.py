@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from proofhold.errors import Misuse
-from proofhold.escrow.desk import LedgerEscrow, establish, require_names
+from proofhold.escrow.desk import LedgerEscrow, establish, require_terms
 from proofhold.escrow.driver import (
     BUSY_TIMEOUT_S,
     Cursor,
@@ -245,7 +245,13 @@ class PostgresEscrow(LedgerEscrow):
 
     @classmethod
     def create(
-        cls, url: str, *, escrow: str, operators: Iterable[Key] = (), connections: int = CONNECTIONS
+        cls,
+        url: str,
+        *,
+        escrow: str,
+        operators: Iterable[Key] = (),
+        unbonding_s: int = 0,
+        connections: int = CONNECTIONS,
     ) -> Self:
         """Make a new escrow.
 
@@ -253,6 +259,7 @@ class PostgresEscrow(LedgerEscrow):
             url: as libpq takes it; the schema is the first of its search path.
             escrow: its name, which jobs carry.
             operators: keys whose signatures resolve disputes; without one, only verdicts and time do.
+            unbonding_s: how long a bond stays within reach of a transcript after its job was released.
             connections: how many connections to hold at most.
 
         Raises:
@@ -261,9 +268,9 @@ class PostgresEscrow(LedgerEscrow):
 
         """
         keys = tuple(operators)
-        require_names(escrow, keys)
+        require_terms(escrow, keys, unbonding_s)
         database = PostgresDatabase(url, create=True, connections=connections)
-        database.write(partial(establish, escrow=escrow, operators=keys))
+        database.write(partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
         return cls(database)
 
     @classmethod

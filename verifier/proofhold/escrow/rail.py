@@ -37,9 +37,10 @@ class RailUnknown(ProofholdError):
 
 
 class Direction(StrEnum):
-    """To whom a payment of a capture goes: a release may have both, the remainder going back."""
+    """To whom a payment of a capture goes: a release may have all three, the remainder going back."""
 
     RELEASE = "release"
+    FEE = "fee"
     REFUND = "refund"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from proofhold.escrow.database import SqliteDatabase
-from proofhold.escrow.desk import LedgerEscrow, establish, require_names
+from proofhold.escrow.desk import LedgerEscrow, establish, require_terms
 from proofhold.keys import Key
 
 
@@ -16,22 +16,23 @@ class SqliteEscrow(LedgerEscrow):
     """An `Escrow` in one file. May be used from several threads, and the file by several processes."""
 
     @classmethod
-    def create(cls, path: Path, *, escrow: str, operators: Iterable[Key] = ()) -> Self:
+    def create(cls, path: Path, *, escrow: str, operators: Iterable[Key] = (), unbonding_s: int = 0) -> Self:
         """Make a new escrow.
 
         Args:
             path: its file, which must not exist; nobody but its owner may read it.
             escrow: its name, which jobs carry.
             operators: keys whose signatures resolve disputes; without one, only verdicts and time do.
+            unbonding_s: how long a bond stays within reach of a transcript after its job was released.
 
         Raises:
             Misuse: the file exists, or a name is malformed.
 
         """
         keys = tuple(operators)
-        require_names(escrow, keys)
+        require_terms(escrow, keys, unbonding_s)
         database = SqliteDatabase(path, create=True)
-        database.write(partial(establish, escrow=escrow, operators=keys))
+        database.write(partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
         return cls(database)
 
     @classmethod

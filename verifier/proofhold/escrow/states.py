@@ -49,6 +49,7 @@ class BondState(StrEnum):
 
     RESERVED = "reserved"
     FROZEN = "frozen"
+    UNBONDING = "unbonding"
     FREE = "free"
     SLASHED = "slashed"
 
@@ -73,6 +74,7 @@ class Event(StrEnum):
 
     FUND = "fund"
     DECLINE = "decline"
+    NEXT = "next"
     CLAIM = "claim"
     CLAIM_DEADLINE = "claim_deadline"
     EXPIRY = "expiry"
@@ -108,6 +110,9 @@ class BondEvent(StrEnum):
     FREEZE = "freeze"
     FREE = "free"
     FREEZE_DEADLINE = "freeze_deadline"
+    UNBOND = "unbond"
+    """What `FREE` is after a claim, where the escrow has an unbonding delay."""
+    UNBONDED = "unbonded"
     PENALISE = "penalise"
     """Take the withholding penalty, and give the rest back."""
     SLASH = "slash"
@@ -124,6 +129,7 @@ class Timer(StrEnum):
     ANSWER = "answer_s"
     DISPUTE = "dispute_s"
     FREEZE = "freeze_s, and not before dispute_s"
+    UNBONDING = "the escrow's unbonding_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ class BondRow:
 def _rows() -> Iterator[Row]:
     s, e, b = State, Event, BondEvent
     yield Row(None, e.FUND, s.FUNDED, By.PARTY, "P9: both signatures, balances, bond", b.RESERVE)
+    yield Row(None, e.NEXT, s.FUNDED, By.PARTY, "metered: the capture before it was claimed, and not all")
     yield Row(s.FUNDED, e.DECLINE, s.REFUNDING, By.PARTY, "the provider's signed decline", b.FREE)
     yield Row(s.FUNDED, e.CLAIM, s.CLAIMED, By.PARTY, "P1, P5, P6: a valid claim; output deposited")
     yield Row(s.FUNDED, e.CLAIM_DEADLINE, s.EXPIRED, By.CLOCK, "no claim in time", timer=Timer.CLAIM)
@@ -223,6 +230,10 @@ BOND_TABLE: tuple[BondRow, ...] = (
     BondRow(BondState.FROZEN, BondEvent.FREE, BondState.FREE, "accepted, resolved or adjudicated after all"),
     BondRow(BondState.FROZEN, BondEvent.FREEZE_DEADLINE, BondState.FREE, "not adjudicated", Timer.FREEZE),
     BondRow(BondState.FROZEN, BondEvent.SLASH, BondState.SLASHED, "P12: adjudication with a transcript"),
+    BondRow(BondState.RESERVED, BondEvent.UNBOND, BondState.UNBONDING, "free, were there no delay"),
+    BondRow(BondState.FROZEN, BondEvent.UNBOND, BondState.UNBONDING, "free, were there no delay"),
+    BondRow(BondState.UNBONDING, BondEvent.UNBONDED, BondState.FREE, "time alone", Timer.UNBONDING),
+    BondRow(BondState.UNBONDING, BondEvent.SLASH, BondState.SLASHED, "P12: adjudication with a transcript"),
 )
 
 _BY_MOVE = {(row.source, row.event): row for row in TABLE}

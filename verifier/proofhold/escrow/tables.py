@@ -46,7 +46,7 @@ class Table:
 _T, _N, _A, _B = Kind.TEXT, Kind.NUMBER, Kind.AMOUNT, Kind.BYTES
 _AT = {"hold": _T, "seq": _N}
 
-ESCROW = Table("escrow", ("only",), {"only": _N, "id": _T})
+ESCROW = Table("escrow", ("only",), {"only": _N, "id": _T, "unbonding_s": _N})
 OPERATOR = Table("operator", ("key",), {"key": _T})
 CURRENCY = Table("currency", ("code",), {"code": _T, "exponent": _N})
 ACCOUNT = Table(
@@ -61,8 +61,9 @@ SECRET = Table("secret", ("nonce",), {"nonce": _T, "commitment": _T, "secret": _
 HOLD = Table(
     "hold",
     ("id",),
-    {"id": _T, "job": _B, "commitment": _T, "funded_at": _N, "bond_state": _T, "bond_due": _N},
-    mutable=("bond_state", "bond_due"),
+    {"id": _T, "job": _B, "commitment": _T, "funded_at": _N, "bond_state": _T, "bond_due": _N}
+    | {"unbonding_s": _N, "undecided": _N, "blamed": _N},
+    mutable=("bond_state", "bond_due", "undecided", "blamed"),
     compared=("bond_state",),
 )
 CAPTURE = Table(
@@ -70,8 +71,11 @@ CAPTURE = Table(
     ("hold", "seq"),
     _AT
     | {"state": _T, "due": _N, "verification_due": _N, "attempts": _N, "amount": _A}
-    | {"claimed_at": _N, "changed_at": _N},
-    mutable=("state", "due", "verification_due", "attempts", "amount", "claimed_at", "changed_at"),
+    | {"claimed_at": _N, "changed_at": _N, "base": _A, "blamed": _N},
+    mutable=(
+        *("state", "due", "verification_due", "attempts", "amount", "claimed_at", "changed_at"),
+        "blamed",
+    ),
     compared=("state", "attempts"),
 )
 DOCUMENT = Table("document", ("hold", "seq", "kind"), _AT | {"kind": _T, "body": _B})
@@ -156,11 +160,31 @@ ENDORSEMENT = Table(
     ("hold", "seq", "signer", "outcome"),
     _AT | {"signer": _T, "outcome": _T, "receipt_digest": _T, "receipt": _B, "at": _N},
 )
+TWO_KEYS = Table("two_keys", ("currency",), {"currency": _T, "above": _A}, mutable=("above",))
+WORK = Table(
+    "work",
+    ("hold", "seq"),
+    _AT | {"bundle": _B, "queued_at": _N, "ready_at": _N},
+    mutable=("ready_at",),
+)
+ATTEMPT = Table(
+    "attempt",
+    ("hold", "seq", "number"),
+    _AT | {"number": _N, "worker": _T, "began_at": _N, "ended_at": _N, "outcome": _T},
+    mutable=("ended_at", "outcome"),
+)
+WORKER = Table(
+    "worker",
+    ("id",),
+    {"id": _T, "host": _T, "pid": _N, "started_at": _N, "beat_at": _N, "stopped_at": _N}
+    | {"settled": _N, "kept": _N},
+    mutable=("beat_at", "stopped_at", "settled", "kept"),
+)
 
 TABLES: tuple[Table, ...] = (
     *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, HOLD, CAPTURE, DOCUMENT, ONE_USE),
     *(DECISION, TRANSITION, OUTBOX, PAYMENT, GUARD, GUARD_STANDING, GUARD_HOLD),
     *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL, GATED_PAYMENT, WEBHOOK, WEBHOOK_DELIVERY),
-    *(EVIDENCE, QUORUM, ENDORSEMENT),
+    *(EVIDENCE, QUORUM, ENDORSEMENT, TWO_KEYS, WORK, ATTEMPT, WORKER),
 )
 """All of them, each after those that it refers to."""

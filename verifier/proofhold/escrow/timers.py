@@ -9,7 +9,7 @@ from proofhold.escrow.driver import Database, Transaction
 from proofhold.escrow.escrow import MAX_ATTEMPTS, Transition
 from proofhold.escrow.moves import Capture, load, move_bond, move_capture
 from proofhold.escrow.refusals import EscrowFailure
-from proofhold.escrow.states import BondEvent, Event, State
+from proofhold.escrow.states import BondEvent, BondState, Event, State
 from proofhold.escrow.tables import CAPTURE, HOLD
 
 BATCH = 256
@@ -17,7 +17,7 @@ BATCH = 256
 
 _DUE = "SELECT hold, seq FROM capture WHERE due <= ? AND changed_at <= ? ORDER BY due LIMIT ?"
 _BOND_DUE = (
-    "SELECT id FROM hold WHERE bond_due <= ? AND NOT EXISTS"
+    "SELECT id FROM hold WHERE bond_due <= ? AND undecided = 0 AND NOT EXISTS"
     " (SELECT 1 FROM capture WHERE hold = id AND changed_at > ?) ORDER BY bond_due LIMIT ?"
 )
 
@@ -61,7 +61,9 @@ def _free_bonds(tx: Transaction, now: int) -> tuple[Transition, ...]:
     for row in rows:
         capture = load(books, row["id"], 0)
         if capture.bond_due is not None and capture.bond_due <= now:
-            move_bond(books, capture, BondEvent.FREEZE_DEADLINE, now=now)
+            unbonding = capture.bond_state is BondState.UNBONDING
+            event = BondEvent.UNBONDED if unbonding else BondEvent.FREEZE_DEADLINE
+            move_bond(books, capture, event, now=now)
     books.flush()
     return _transitions(books)
 
