@@ -8,6 +8,7 @@ import click
 
 from proofhold_cli.files import FOLDER, echo_json, json_option
 from proofhold_cli.progress import steps
+from proofhold_cli.root import find_root, root_option
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 DEFAULT_SEGMENTS = 8
@@ -71,3 +72,78 @@ def pin_command(model: Path, out: Path, segments: int, spec: Path | None, as_jso
     click.echo(f"{lock.name}: replay lock {lock.digest}")
     for index, (segment, share) in enumerate(zip(lock.segments, pinned.shares, strict=True)):
         click.echo(f"  segment {index}: {share:.0%} of a run, gives {', '.join(segment.outputs)}")
+
+
+@replay_group.command("calibrate")
+@click.argument("name")
+@click.option(
+    "--contract",
+    type=click.Choice(["float32", "reduced"]),
+    default="float32",
+    show_default=True,
+    help="The arithmetic that providers promise; reduced allows half precision.",
+)
+@click.option(
+    "--inputs", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many to draw."
+)
+@click.option(
+    "--python",
+    type=click.Path(exists=True, dir_okay=False),
+    help="An interpreter with another version of onnxruntime, to be measured too.",
+)
+@root_option
+@json_option
+def calibrate_command(
+    name: str, contract: str, inputs: int, python: str | None, root: Path | None, as_json: bool
+) -> None:
+    """Measure how far honest runs of the model NAME differ, and draw the tolerance of each segment.
+
+    Runs the model in every runtime that is there, and cheaper models made out of it, on inputs drawn from its
+    domain. Writes the tolerances into its replay.lock.json, and beside it calibration.json and a report,
+    calibration.html. Refused where honest and cheaper runs are too close for any tolerance.
+    """
+    from proofhold.catalogue import CIRCUITS_FOLDER, Catalogue
+    from proofhold.compile.replay.calibration.calibrate import calibrate, write_profile
+    from proofhold.errors import Misuse
+    from proofhold.locks import Contract
+    from proofhold.runner import ProcessRunner
+
+    folder = find_root(root)
+    entry = Catalogue.load(folder).by_name(name)
+    if entry.replay is None:
+        raise Misuse(f"{name} has no replay lock: pin one first")
+    with ProcessRunner(memory_bytes=None, threads=None) as runner, steps() as on_step:
+        profile = calibrate(
+            entry.model_bytes(),
+            entry.replay,
+            runner=runner,
+            contract=Contract(contract),
+            inputs=inputs,
+            python=python,
+            on_step=on_step,
+        )
+    out = folder / CIRCUITS_FOLDER / name
+    lock = write_profile(profile, entry.replay, out)
+    missed = profile.not_told_apart
+    if as_json:
+        echo_json(
+            {
+                "contract": lock.contract,
+                "honest_max": float(f"{profile.honest_max:.3g}"),
+                "lock": lock.digest,
+                "name": name,
+                "not_told_apart": list(missed),
+                "tolerances": list(profile.tolerances),
+            }
+        )
+        return
+    click.echo(f"{name}: replay lock {lock.digest}, report {out / 'calibration.html'}")
+    click.echo(f"  honest runs     at most {profile.honest_max:.2g} apart, in {len(profile.honest)} runtimes")
+    click.echo(f"  tolerances      {min(profile.tolerances):g} to {max(profile.tolerances):g}")
+    for cheat in profile.cheats:
+        found = profile.separation(cheat)
+        click.echo(
+            f"  {cheat:<15} caught by one segment in {found.detection:.1%}, {found.margin:.3g} times off"
+        )
+    if missed:
+        click.echo(f"  not told apart  {', '.join(missed)}")

@@ -57,7 +57,9 @@ def test_a_chain_is_cut_evenly() -> None:
 def test_no_cut_lies_beside_a_residual_link() -> None:
     cuts = {boundary.name for boundary in pinned("residual").lock.boundaries}
     assert cuts
-    assert cuts <= {f"sum{index}" for index in range(4)} | {f"block{index}" for index in range(4)}
+    ends = {f"{end}{index}" for end in ("sum", "block") for index in range(4)}
+    # What the first block's link carries is the input itself, which every segment may be given.
+    assert cuts <= ends | {"in0"}
 
 
 def test_an_input_that_every_segment_needs_is_given_to_each() -> None:
@@ -121,8 +123,11 @@ def test_free_sizes_have_to_be_stated() -> None:
     assert specify(described, stated) == (InputSpec("x", "float32", (2, 3), -1.0, 1.0),)
 
 
-def candidate(name: str, before: float, *behind: str, again: float = 0.0, size: int = 1) -> Candidate:
-    return Candidate(Port(name, "float32", (size,)), before, again, frozenset(behind))
+def candidate(
+    name: str, before: float, *behind: str, again: float = 0.0, size: int = 1, weights: float | None = None
+) -> Candidate:
+    share = before if weights is None else weights
+    return Candidate(Port(name, "float32", (size,)), before, again, frozenset(behind), share)
 
 
 def test_cuts_are_balanced_and_avoid_large_tensors() -> None:
@@ -139,6 +144,14 @@ def test_cuts_are_balanced_and_avoid_large_tensors() -> None:
 def test_what_would_be_computed_again_is_no_cut() -> None:
     dear = candidate("a", 0.5, "y", again=0.3)
     assert choose(Analysis((dear,), (), 0.01)).chosen == ()
+
+
+def test_no_segment_is_without_weights() -> None:
+    """There, a run on rounded weights is an honest one."""
+    half = (candidate("a", 0.3, "b", "y", weights=0.4), candidate("b", 0.6, "y", weights=0.4))
+    assert len(choose(Analysis(half, (), 0.01)).chosen) == 1
+    for none in (0.0, 1.0):
+        assert choose(Analysis((candidate("a", 0.5, "y", weights=none),), (), 0.01)).chosen == ()
 
 
 def test_cuts_lie_one_behind_another() -> None:

@@ -69,6 +69,8 @@ class Candidate:
     before: float
     again: float
     behind: frozenset[str]
+    weights: float = 0.0
+    """The share of the model's weights before it. A segment without any lets every substitute pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ def analyse(published: bytes, ports: bytes, inputs: bytes) -> bytes:
     measured = _measure(optimised, costs, names)
     values, outputs = _run_exposed(model, given, feed, [name for name, *_ in measured])
     rows = [
-        [name, values[name].dtype.name, values[name].shape, before, again, behind]
-        for name, before, again, behind in measured
+        [name, values[name].dtype.name, values[name].shape, *found]
+        for name, *found in measured
         if _can_be_held(values[name])
     ]
     given_out = [[name, value.dtype.name, value.shape] for name, value in outputs.items()]
@@ -163,8 +165,8 @@ def read_analysis(data: bytes) -> Analysis:
     """Read what `analyse` gave."""
     value: Json = json.loads(data)
     candidates = tuple(
-        Candidate(Port(name, dtype, tuple(shape)), before, again, frozenset(behind))
-        for name, dtype, shape, before, again, behind in value["candidates"]
+        Candidate(Port(name, dtype, tuple(shape)), before, again, frozenset(behind), weights)
+        for name, dtype, shape, before, again, behind, weights in value["candidates"]
     )
     outputs = tuple(Port(name, dtype, tuple(shape)) for name, dtype, shape in value["outputs"])
     return Analysis(candidates, outputs, value["run_s"])
@@ -227,9 +229,12 @@ def _surviving(published: onnx.GraphProto, optimised: onnx.GraphProto) -> list[s
 
 def _measure(
     graph: onnx.GraphProto, costs: Sequence[float], names: Sequence[str]
-) -> list[tuple[str, float, float, list[str]]]:
-    """Give for each tensor the shares of cost before it and again behind it, and what hangs on it."""
+) -> list[tuple[str, float, float, list[str], float]]:
+    """Give for each tensor the costs before it and again behind it, what hangs on it, the weights before."""
     inputs, total = model_inputs(graph), sum(costs) or 1.0
+    sizes = {t.name: float(np.prod(t.dims)) if len(t.dims) > 1 else 0.0 for t in graph.initializer}
+    weights = [sum(sizes.get(name, 0.0) for name in reads(node)) for node in graph.node]
+    all_weights = sum(weights) or 1.0
     outputs = [value.name for value in graph.output]
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     if len(names) > MAX_CANDIDATES:
@@ -243,7 +248,9 @@ def _measure(
             continue
         needed = closure(graph, last, [*inputs, name])
         again = sum(costs[index] for index in needed if index in before[name])
-        measured.append((name, sum(costs[index] for index in before[name]) / total, again / total, behind))
+        cost = sum(costs[index] for index in before[name]) / total
+        share = sum(weights[index] for index in before[name]) / all_weights
+        measured.append((name, cost, again / total, behind, share))
     return measured
 
 

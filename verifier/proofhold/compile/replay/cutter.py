@@ -23,6 +23,7 @@ HASH_WEIGHT = 4.0
 """Balance is worth much, but not a cut at a large tensor: the provider pays for each with every job."""
 LEAST_SHARE = 0.02
 """A segment with less of a run than this is not worth a leaf."""
+ALL_WEIGHTS = 1 - 1e-9
 
 
 _State: TypeAlias = tuple[float, tuple[Candidate, ...]]
@@ -45,6 +46,8 @@ def choose(analysis: Analysis, segments: int = DEFAULT_SEGMENTS) -> Cuts:
     """
     usable = [c for c in analysis.candidates if c.again <= MAX_AGAIN and c.before >= LEAST_SHARE]
     usable = sorted((c for c in usable if c.before <= 1 - LEAST_SHARE), key=lambda c: c.before)
+    # Every segment has weights of its own: in one without, whoever serves other weights is honest.
+    usable = [c for c in usable if 0 < c.weights < ALL_WEIGHTS]
     best: _State = (1.0, ())  # one segment, nothing to commit to
     # states[i]: the least penalty of a chain of cuts that ends at candidate i, with the chain.
     states: list[_State] = []
@@ -73,7 +76,8 @@ def _extend(
     best: _State = (math.inf, ())
     for before, (penalty, chain) in zip(usable, states, strict=True):
         apart = candidate.before - before.before
-        if chain and apart >= LEAST_SHARE and candidate.port.name in before.behind:
+        fits = apart >= LEAST_SHARE and candidate.weights > before.weights
+        if chain and fits and candidate.port.name in before.behind:
             total = penalty + _share(before, candidate) ** 2 + here
             if total < best[0]:
                 best = (total, (*chain, candidate))

@@ -1,0 +1,178 @@
+"""The tolerance of each segment, drawn between honest runs and substitutes, and what it cannot tell apart.
+
+Under the float32 contract a tolerance is 1e-5, or four times the largest honest residual if that is more; a
+profile that lets a substitute pass is refused. Where half precision is allowed, runs on such weights are
+honest too, and a tolerance is twice the largest residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from proofhold import canonical
+from proofhold.canonical import Digest
+from proofhold.compile.errors import CompileError
+from proofhold.compile.replay.calibration.cheats import MUST_BE_TOLD_APART
+from proofhold.locks import Contract, ReplayLock
+
+Residuals: TypeAlias = Sequence[Sequence[float]]
+"""A row an input, a column a segment, and last the whole model."""
+
+FLOAT32_TOLERANCE = 1e-5
+LEAST_MARGIN = 4.0
+"""How far a tolerance lies above every honest residual, at least, under the float32 contract."""
+REDUCED_MARGIN = 2.0
+LEAST_CHEAT_MARGIN = 1.5
+"""And how far below every residual of a substitute that it must tell apart."""
+TOLD_APART = 0.999
+"""A substitute that is caught in a smaller share of checks of one segment is not told apart."""
+MAX_TOLERANCE = 0.5
+VERSION = 1
+FILE_NAME = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How a substitute fares: the share of checks that catch it, its least residual over the tolerance."""
+
+    detection: float
+    margin: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What calibration found: the tolerances, the margins both ways, and all that was measured."""
+
+    model: Digest
+    contract: Contract
+    tolerances: tuple[float, ...]
+    """One a segment, and last that of the whole model."""
+    honest: Mapping[str, Residuals]
+    cheats: Mapping[str, Residuals]
+    failed: tuple[str, ...] = ()
+    """Runtimes that cannot run this model."""
+
+    @property
+    def honest_max(self) -> float:
+        """The largest residual of any honest run, of any segment."""
+        return max(max(row) for rows in self.honest.values() for row in rows)
+
+    @property
+    def honest_margin(self) -> float:
+        """The least factor by which a tolerance lies above an honest residual."""
+        return min(
+            tolerance / max(value, 1e-12)
+            for rows in self.honest.values()
+            for row in rows
+            for tolerance, value in zip(self.tolerances, row, strict=True)
+        )
+
+    def separation(self, cheat: str) -> Separation:
+        """Say how a substitute fares when one segment, drawn at random, is checked."""
+        ratios = [
+            value / tolerance
+            for row in self.cheats[cheat]
+            for tolerance, value in zip(self.tolerances[:-1], row[:-1], strict=True)
+        ]
+        return Separation(sum(ratio > 1 for ratio in ratios) / len(ratios), min(ratios))
+
+    @property
+    def not_told_apart(self) -> tuple[str, ...]:
+        """Name the substitutes that a check of one segment lets pass more often than once in a thousand."""
+        return tuple(name for name in self.cheats if self.separation(name).detection < TOLD_APART)
+
+    def pinned(self, lock: ReplayLock) -> ReplayLock:
+        """Put the tolerances into a lock."""
+        *each, whole = self.tolerances
+        segments = tuple(
+            replace(segment, relative_l2=tolerance)
+            for segment, tolerance in zip(lock.segments, each, strict=True)
+        )
+        return replace(lock, contract=self.contract, relative_l2=whole, segments=segments)
+
+    def encode(self) -> bytes:
+        """Write the profile as canonical JSON, version 1; docs/formats/locks.md describes it."""
+        return canonical.encode(
+            {
+                "cheats": {
+                    name: {
+                        "detection": round(self.separation(name).detection, 6),
+                        "margin": _short(self.separation(name).margin),
+                        "residuals": _rounded(rows),
+                    }
+                    for name, rows in self.cheats.items()
+                },
+                "contract": self.contract,
+                "failed": list(self.failed),
+                "honest": {
+                    name: [[_short(v) for v in row] for row in rows] for name, rows in self.honest.items()
+                },
+                "honest_margin": _short(self.honest_margin),
+                "model": self.model,
+                "not_told_apart": list(self.not_told_apart),
+                "tolerances": list(self.tolerances),
+                "version": VERSION,
+            }
+        )
+
+
+def draw_profile(
+    lock: ReplayLock,
+    contract: Contract,
+    honest: Mapping[str, Residuals],
+    cheats: Mapping[str, Residuals],
+    *,
+    failed: tuple[str, ...] = (),
+) -> Profile:
+    """Draw the tolerances.
+
+    Raises:
+        CompileError: ``compile.tolerance``: no tolerance lies far enough from both sides.
+
+    """
+    factor = LEAST_MARGIN if contract is Contract.FLOAT32 else REDUCED_MARGIN
+    floor = FLOAT32_TOLERANCE if contract is Contract.FLOAT32 else 0.0
+    columns = range(len(lock.segments) + 1)
+    largest = [max(row[column] for rows in honest.values() for row in rows) for column in columns]
+    tolerances = tuple(_up(max(floor, factor * value, 1e-9)) for value in largest)
+    if max(tolerances) > MAX_TOLERANCE:
+        raise CompileError(
+            "compile.tolerance", f"honest runs are apart by {max(largest):.3g}: no tolerance means anything"
+        )
+    profile = Profile(
+        model=lock.model,
+        contract=contract,
+        tolerances=tolerances,
+        honest=honest,
+        cheats=cheats,
+        failed=failed,
+    )
+    if contract is Contract.FLOAT32:
+        for name in MUST_BE_TOLD_APART:
+            if name in cheats and (found := profile.separation(name)).margin < LEAST_CHEAT_MARGIN:
+                raise CompileError(
+                    "compile.tolerance",
+                    f"{name} is only {found.margin:.2f} times the tolerance off in some segment, expected at "
+                    f"least {LEAST_CHEAT_MARGIN:g}: cut into fewer segments, or allow reduced precision",
+                )
+    return profile
+
+
+def _up(value: float) -> float:
+    """Round up to two digits: a tolerance is a round number in a lock."""
+    text = f"{value:.1e}"
+    rounded = float(text)
+    return rounded if rounded >= value else float(f"{value * 1.05:.1e}")
+
+
+def _rounded(rows: Residuals) -> list[list[float]]:
+    return [[_short(value) for value in row] for row in rows]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+__all__ = ["FILE_NAME", "Profile", "Separation", "draw_profile"]
