@@ -33,6 +33,11 @@ COMMANDS = {
         "Run a corpus of attestation evidence against a verifier.",
     ),
     "demo": ("proofhold_cli.demo", "demo_command", "Play the whole story on real models and real proofs."),
+    "dispute": (
+        "proofhold_cli.dispute",
+        "dispute_group",
+        "Show by arithmetic alone whether a provider contradicts itself.",
+    ),
     "escrow": ("proofhold_cli.escrow", "escrow_group", "Hold money, record claims, settle."),
     "guard": ("proofhold_cli.guard", "guard_group", "Bound in money what an unchecked provider can cost."),
     "job": ("proofhold_cli.job", "job_group", "Draft the job that buyer and provider sign."),

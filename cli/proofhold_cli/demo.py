@@ -29,17 +29,19 @@ SIMULATED_EVIDENCE = "sim"
 )
 @root_option
 def demo_command(out: Path | None, root: Path | None) -> None:
-    """Play the whole story: ten acts from a signed job to a released, refunded or expired payment.
+    """Play the whole story: twelve acts from a signed job to a released, refunded or expired payment.
 
     Models, proofs, signatures and the ledger are real. The clock is simulated, so that deadlines can pass,
     the proofs rest on the unsafe development SRS, and the enclave of act 8 is a simulated one. Acts 9 and 10
     judge an answer that a real enclave signed, where a corpus that holds it is at hand (PROOFHOLD_VECTORS).
+    Acts 11 and 12 end in a judgement by arithmetic, whose transcript anyone replays.
     """
     from proofhold.provider import Prover
     from proofhold.runner import ProcessRunner
     from proofhold_cli.render import make_console
     from proofhold_cli.root import find_root
     from proofhold_cli.story.acts import play
+    from proofhold_cli.story.disputes import play_disputes
     from proofhold_cli.story.recorded import VECTORS, find_recorded, play_recorded, told_document
     from proofhold_cli.story.stage import SimulatedClock, Stage
 
@@ -53,7 +55,7 @@ def demo_command(out: Path | None, root: Path | None) -> None:
     console.print("[bold red]SIMULATED[/]  the enclave of act 8, which proves nothing to anybody\n")
     with ProcessRunner() as checking, ProcessRunner(memory_bytes=None, threads=None) as proving:
         stage = Stage(found, folder, checking, Prover(proving), SimulatedClock(int(time.time())))
-        acts, stages = [play(stage)], [stage]
+        acts, stages = [play(stage), play_disputes(stage)], [stage]
         if recorded := find_recorded(found):
             stages.append(_stage_of_its_time(stage, recorded))
             acts.append(play_recorded(stages[-1], recorded))
@@ -103,7 +105,7 @@ def _print_table(console: Console, lines: list[Line]) -> None:
         last = mine[-1]
         paid = sum(line.paid for line in mine)
         jobs = str(len(mine)) if act != 7 else "1"
-        detail = f"{paid} paid, then {last.state}" if len(mine) > 1 and act == 5 else last.state
+        detail = f"{paid} paid, then {last.state}" if len(mine) > 1 and act in (5, 11) else last.state
         style = STATE_STYLES.get(last.state, "white")
         table.add_row(str(act), mine[0].what, last.evidence, jobs, f"[{style}]{detail}[/]", last.why)
     console.print(table)

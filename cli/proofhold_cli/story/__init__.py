@@ -1,1 +1,1 @@
-"""The demo: eight short acts, played on real models, real proofs and a real ledger."""
+"""The demo: short acts, played on real models, real proofs and a real ledger."""

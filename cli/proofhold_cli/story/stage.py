@@ -14,7 +14,8 @@ from proofhold.allowlist import AllowList, Binding, Measurement, Program, Scheme
 from proofhold.backends.sim import SimBackend
 from proofhold.canonical import Digest
 from proofhold.catalogue import MODELS_FOLDER, Catalogue, Entry, ServiceEntry
-from proofhold.compile.specification import read_samples
+from proofhold.compile.replay.pin import pin_replay
+from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification, read_samples
 from proofhold.core import Answer, Evidence
 from proofhold.drafting import USDC, Terms, draft_job
 from proofhold.escrow.rail import LedgerRail
@@ -135,6 +136,16 @@ class Stage:
         )
         return ServiceEntry(Signed.new(allowed, self.judge))
 
+    def pin(self, model: str) -> None:
+        """Cut a model into segments and take its replay lock into the catalogue, as its curator."""
+        entry = self.catalogue.by_name(model)
+        specification = Specification.read(self.root / MODELS_FOLDER / model / SPECIFICATION_FILE_NAME)
+        lock = pin_replay(entry.model_bytes(), specification, name=model, runner=self.runner).lock
+        others = tuple(other for other in self.catalogue if other.name != model)
+        pinned = replace(entry, replay=lock)
+        self.catalogue = Catalogue.of((*others, pinned), self.catalogue.services)
+        self.verifier = replace(self.verifier, catalogue=self.catalogue)
+
     def hire(self, model: str, terms: Terms, policy: Policy, *, sample: int = 0) -> Funded:
         """Draft a job on a held-out sample, have it accepted, and fund it."""
         entry = self.catalogue.by_name(model)
@@ -155,12 +166,18 @@ class Stage:
         fund(job, payload, policy=policy, verifier=self.verifier, escrow=self.escrow, clock=self.clock)
         return Funded(job, payload, entry)
 
-    def respond(self, funded: Funded, *, prove: bool) -> Bundle:
+    def respond(self, funded: Funded, *, prove: bool, trace: bool = False) -> Bundle:
         """Answer honestly."""
         prover = self.prover if prove else None
         with steps() as on_step:
             return respond(
-                funded.job, funded.payload, funded.entry, self.provider, prover=prover, on_step=on_step
+                funded.job,
+                funded.payload,
+                funded.entry,
+                self.provider,
+                prover=prover,
+                trace=trace,
+                on_step=on_step,
             )
 
     def sign(self, funded: Funded, output: Payload, evidence: tuple[Evidence, ...] = ()) -> Bundle:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from proofhold.catalogue import Entry
 from proofhold.contention import (
     MAX_ANSWER_TENSORS,
     Challenge,
@@ -19,14 +20,18 @@ from proofhold.contention import (
     SignedChallenge,
     SignedDisputeAnswer,
 )
-from proofhold.errors import ProofholdError
+from proofhold.errors import Misuse, ProofholdError
+from proofhold.exchange import Exchange
 from proofhold.keys import Signed, SigningKey
 from proofhold.locks import ReplayLock, Segment
-from proofhold.payload import Tensor
+from proofhold.payload import Tensor, Tensors
 from proofhold.replay.accusation import examine
 from proofhold.replay.bounds.rules import PRODUCTS
 from proofhold.replay.regions import Graph
+from proofhold.replay.rerun import Rerunner
+from proofhold.replay.steps import run_stepwise
 from proofhold.replay.trace import Trace
+from proofhold.runner import Runner
 
 
 class NoAnswer(ProofholdError):
@@ -41,6 +46,54 @@ class Answered:
     tensors: tuple[Tensor, ...]
     ratio: float
     """How far the furthest of them is off, in units of its bound: at most 1."""
+
+
+def answer_exchange(
+    challenge: SignedChallenge, exchange: Exchange, entry: Entry, key: SigningKey, *, runner: Runner
+) -> Answered:
+    """Answer a challenge of our claim: run the model once more for its cuts, and the segment step by step.
+
+    Args:
+        challenge: names the segment.
+        exchange: ours: the job, its input, the claim and its output.
+        entry: the catalogue's entry of the job's model.
+        key: ours.
+        runner: where the model runs.
+
+    Raises:
+        Misuse: the challenge is of another claim, the claim has no trace, or a run gives another trace here.
+        NoAnswer: no run made here agrees with what was claimed.
+        RunnerError: no result.
+
+    """
+    lock, root = entry.replay, exchange.claim.document.trace_root
+    if challenge.document.claim != exchange.claim.digest:
+        raise Misuse(
+            f"the challenge is of the claim {challenge.document.claim}, ours is {exchange.claim.digest}"
+        )
+    if lock is None or root is None or not isinstance(exchange.input, Tensors):
+        raise Misuse("this claim commits to no trace: there is nothing to answer for")
+    if challenge.document.segment >= len(lock.segments):
+        raise Misuse(f"segment {challenge.document.segment}, expected 0 to {len(lock.segments) - 1}")
+    segment = lock.segments[challenge.document.segment]
+    cuts = [boundary.name for boundary in lock.boundaries]
+    traced = Rerunner(entry, runner).traced(
+        bytes.fromhex(exchange.job.document.nonce), exchange.input.items, wanted=cuts
+    )
+    if traced.trace.root != root:
+        raise Misuse(f"running again gives the root {traced.trace.root}, the claim has {root}")
+    run = {tensor.name: tensor for tensor in (*exchange.input.items, *traced.cuts, *traced.outputs)}
+    model = entry.model_bytes()
+    taken = [run[name] for name in segment.inputs]
+    return answer_challenge(
+        challenge,
+        graph=Graph.parse(model),
+        lock=lock,
+        trace=traced.trace,
+        ends={name: run[name] for name in (*segment.inputs, *segment.outputs)},
+        steps=run_stepwise(runner, model, lock, segment, taken),
+        key=key,
+    )
 
 
 def answer_challenge(

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from proofhold.contention import SignedCharge, SignedDisputeAnswer
+from proofhold.contention import Charge, SignedCharge, SignedDisputeAnswer
 from proofhold.errors import Misuse
 from proofhold.job import SignedClaim, SignedJob
+from proofhold.keys import Signed, SigningKey
 from proofhold.locks import ReplayLock
 from proofhold.payload import Tensor
 from proofhold.replay.bounds.enclosure import NoBound
 from proofhold.replay.contradiction import Comparison, compare
 from proofhold.replay.opening import Opening
 from proofhold.replay.regions import Graph, Region
-from proofhold.replay.trace import Trace
+from proofhold.replay.trace import Trace, TraceHasher
 from proofhold.replay.transcript import Transcript
 
 
@@ -57,6 +58,83 @@ def examine(graph: Graph, targets: Sequence[str], tensors: Mapping[str, Tensor])
             yield Examined(target, region, compare(tensors[target], graph.enclose(region, tensors)))
         except NoBound as error:
             yield Examined(target, region, None, str(error))
+
+
+def objections(
+    answer: SignedDisputeAnswer, claim: SignedClaim, lock: ReplayLock, graph: Graph, nonce: bytes
+) -> str:
+    """Say why an answer is none, though the provider signed it; empty where it is one.
+
+    Its leaves must give the claim's root, it must name the ends of its segment as the claim does, and leave
+    no more than one product in one piece.
+    """
+    document = answer.document
+    trace = Trace(TraceHasher(nonce), tuple(bytes.fromhex(leaf) for leaf in document.leaves))
+    if trace.root != claim.document.trace_root or len(trace.leaves) != len(lock.leaves):
+        return "its leaves do not give the root that the claim commits to"
+    if document.segment >= len(lock.segments):
+        return f"the model has {len(lock.segments)} segments, it answers for segment {document.segment}"
+    segment = lock.segments[document.segment]
+    ends = {*segment.inputs, *segment.outputs}
+    for leaf, hashed in zip(lock.leaves, document.leaves, strict=True):
+        if leaf.name in ends and document.hash_of(leaf.name) != hashed:
+            return f"it lacks {leaf.name}, at an end of the segment, as the claim commits to it"
+    named = {tensor.name for tensor in document.tensors} | {leaf.name for leaf in lock.leaves}
+    for target in sorted(
+        {*(tensor.name for tensor in document.tensors), *segment.outputs} - {*segment.inputs}
+    ):
+        try:
+            region = graph.region(target, named)
+        except NoBound:
+            continue  # no tensor of the model: it is not looked at
+        if region.is_coarse:
+            return f"{target} lies {region.products} products behind what it shows, expected at most one"
+    return ""
+
+
+def charge(
+    job: SignedJob,
+    claim: SignedClaim,
+    lock: ReplayLock,
+    graph: Graph,
+    answer: SignedDisputeAnswer,
+    tensors: Sequence[Tensor],
+    key: SigningKey,
+    *,
+    target: str | None = None,
+) -> tuple[Transcript, Examined]:
+    """Look for the worst contradiction in an answer, charge it, and put the transcript together.
+
+    Args:
+        job: of the claim.
+        claim: what is disputed.
+        lock: of the model.
+        graph: the published model.
+        answer: the provider's.
+        tensors: those that the answer names, in its order.
+        key: the accuser's.
+        target: charge this tensor, whatever the others are like.
+
+    Raises:
+        Misuse: no such tensor; or the answer names nothing that can be charged.
+
+    """
+    document = answer.document
+    segment = lock.segments[document.segment]
+    trace = Trace(
+        TraceHasher(bytes.fromhex(job.document.nonce)), tuple(bytes.fromhex(leaf) for leaf in document.leaves)
+    )
+    by_name = {tensor.name: tensor for tensor in tensors}
+    targets = [name for name in by_name if name not in segment.inputs and graph.producer(name) is not None]
+    if target is not None:
+        targets = [name for name in targets if name == target]
+    if not targets:
+        raise Misuse(f"the answer names {target[:80] if target else 'nothing'} that could be charged")
+    found = worst(list(examine(graph, targets, by_name)))
+    element = None if found.comparison is None else found.comparison.element
+    accusation = Charge(claim=claim.digest, answer=answer.digest, tensor=found.tensor, element=element)
+    signed = Signed.new(accusation, key)
+    return gather(job, claim, lock, graph, answer, signed, trace, by_name), found
 
 
 def worst(examined: Sequence[Examined]) -> Examined:
@@ -117,4 +195,4 @@ def gather(
     )
 
 
-__all__ = ["Examined", "examine", "gather", "worst"]
+__all__ = ["Examined", "charge", "examine", "gather", "objections", "worst"]

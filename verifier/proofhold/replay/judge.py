@@ -19,15 +19,17 @@ from enum import StrEnum
 
 import numpy as np
 
-from proofhold.canonical import Digest, file_digest
+from proofhold import canonical
+from proofhold.canonical import Digest, Json, file_digest
 from proofhold.core import Fault
 from proofhold.job import OnnxModel
 from proofhold.locks import Contract
 from proofhold.payload import Tensor, Tensors
+from proofhold.records import Record
 from proofhold.replay.bounds.enclosure import NoBound
 from proofhold.replay.compare import relative_l2
 from proofhold.replay.contradiction import Comparison, compare
-from proofhold.replay.regions import Graph, Region
+from proofhold.replay.regions import MAX_NODES, Graph, Region
 from proofhold.replay.trace import TraceHasher
 from proofhold.replay.transcript import Transcript
 
@@ -56,6 +58,35 @@ class Judgement:
     operators: tuple[str, ...] = ()
     """The operators behind the charged tensor, in the model's order."""
     comparison: Comparison | None = None
+
+    def to_json(self) -> Json:
+        """Give what was found in words and codes; numbers that JSON does not know stand in the message."""
+        return {
+            "code": self.code,
+            "fault": self.fault,
+            "message": self.message,
+            "operators": list(self.operators),
+            "outcome": self.outcome,
+        }
+
+    @classmethod
+    def read(cls, data: bytes) -> Judgement:
+        """Read what `judge_task` wrote.
+
+        Raises:
+            Malformed: anything else.
+
+        """
+        record = Record(canonical.decode(data, max_bytes=2**20, what="judgement"), what="judgement")
+        judgement = cls(
+            outcome=record.choice("outcome", Judged),
+            code=record.text("code"),
+            message=record.text("message", max_chars=2**16),
+            fault=record.choice("fault", Fault),
+            operators=tuple(str(name) for name in record.items("operators", max_items=MAX_NODES)),
+        )
+        record.close()
+        return judgement
 
 
 class _Ended(Exception):
@@ -97,6 +128,11 @@ def judge_file(transcript: bytes, model: bytes) -> Judgement:
 
     """
     return judge(Transcript.decode(transcript), Graph.parse(model), file_digest(model))
+
+
+def judge_task(transcript: bytes, model: bytes) -> bytes:
+    """Judge in a worker: a task for a `Runner`."""
+    return canonical.encode(judge_file(transcript, model).to_json())
 
 
 def _check_documents(transcript: Transcript, model: Digest) -> None:
@@ -291,4 +327,4 @@ def _convicted(code: str, message: str) -> _Ended:
     return _Ended(Judgement(Judged.CONVICTED, code, message, Fault.PROVIDER))
 
 
-__all__ = ["Judged", "Judgement", "judge", "judge_file"]
+__all__ = ["Judged", "Judgement", "judge", "judge_file", "judge_task"]

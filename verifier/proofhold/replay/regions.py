@@ -154,4 +154,4 @@ class Graph:
         return self._promoted[name]
 
 
-__all__ = ["MAX_PRODUCTS", "Graph", "Region"]
+__all__ = ["MAX_NODES", "MAX_PRODUCTS", "Graph", "Region"]
