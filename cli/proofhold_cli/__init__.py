@@ -56,6 +56,7 @@ COMMANDS = {
         "Compare a hook in shadow mode with what really happened.",
     ),
     "srs": ("proofhold_cli.srs", "srs_group", "Make or import a structured reference string."),
+    "webhook": ("proofhold_cli.webhook", "webhook_group", "Tell others what an escrow does."),
     "verify": ("proofhold_cli.verify", "verify_command", "Judge a bundle under a policy."),
 }
 """Name, module, attribute and summary: the summaries stand here so that --help imports no command."""
