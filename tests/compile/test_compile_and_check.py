@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -117,8 +118,8 @@ def test_another_name_or_model_is_said(root: Path, cache: Path, tools: Toolchain
     assert "No such file" in found.found
 
 
-def change_a_weight(root: Path, by: float) -> None:
-    path = root / "models" / NAME / "model.onnx"
+def change_a_weight(root: Path, by: float, name: str = NAME) -> None:
+    path = root / "models" / name / "model.onnx"
     model = onnx.load(path)
     weights = model.graph.initializer[0]
     values = numpy_helper.to_array(weights).copy()
@@ -150,6 +151,33 @@ def test_one_weight_changed_by_less_than_a_step_is_caught_and_said_apart(
     assert found["replay lock: model"] is False
     assert "circuit lock: derived_model" in found
     assert not {"circuit lock: vk", "circuit lock: pk", "circuit lock: settings"} & found.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("by", "differs"), [(1e-2, True), (1e-6, False)])
+def test_one_weight_of_a_network_is_told_apart_too(
+    by: float, differs: bool, root: Path, cache: Path, tools: Toolchain
+) -> None:
+    change_a_weight(root, by, "digits")
+    found = changes_circuit(check(["digits"], root, cache=cache, tools=tools))
+    assert found["circuit lock: model"] is differs
+    assert ("circuit lock: vk" in found) is differs
+
+
+@pytest.mark.long
+def test_any_changed_byte_of_a_model_is_refused(root: Path, cache: Path, tools: Toolchain) -> None:
+    path = root / "models" / NAME / "model.onnx"
+    original, random = path.read_bytes(), Random("model bytes")
+    said = set()
+    for _ in range(30):
+        at, bit = random.randrange(len(original)), 1 << random.randrange(8)
+        path.write_bytes(original[:at] + bytes([original[at] ^ bit]) + original[at + 1 :])
+        differences = check([NAME], root, cache=cache, tools=tools)
+        (found,) = [d for d in differences if d.field in ("circuit lock: model", "the model")]
+        assert found.file == f"models/{NAME}/model.onnx"
+        said.add(found.changes_circuit)
+    # A weight beyond a step, one below it, and what is no model any more.
+    assert said == {True, False, None}
 
 
 def edit_settings(root: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -448,8 +448,47 @@ def test_start_brings_every_worker_up() -> None:
         runner.start()
         processes = [worker._process for worker in runner._idle.queue]
         assert len({process.pid for process in processes if process}) == 2
+    assert all(process and gone(process.pid, within_s=1) for process in processes), "none outlives its pool"
     with pytest.raises(Misuse, match="closed"):
         runner.start()
+
+
+def test_who_waits_for_a_worker_when_the_pool_closes_gets_none() -> None:
+    runner, caught = ProcessRunner(), []
+    runner.start()
+
+    def wait() -> None:
+        with pytest.raises(Misuse, match="closed") as error:
+            runner.run(runner_tasks.echo)
+        caught.append(error)
+
+    with runner._all_workers():
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        closing = threading.Thread(target=runner.close)
+        runner._closed = True
+        closing.start()
+    waiting.join(30)
+    closing.join(30)
+    assert len(caught) == 1
+    assert [worker._process for worker in runner._idle.queue] == [None]
+
+
+def test_a_pool_may_be_started_and_closed_by_many_at_once() -> None:
+    runner = ProcessRunner(2)
+    actions = [runner.start, runner.start, runner.start, runner.close, runner.close]
+
+    def do(action: Callable[[], None]) -> None:
+        with contextlib.suppress(Misuse):  # closed before it was started
+            action()
+
+    threads = [threading.Thread(target=do, args=(action,), daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    runner.close()
 
 
 def test_a_worker_that_cannot_warm_up_is_an_error() -> None:

@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -138,6 +140,7 @@ class ProcessRunner:
         if len(settings.kept) > MAX_KEPT:
             raise Misuse(f"{len(settings.kept)} kept parts, expected at most {MAX_KEPT}")
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        self._taking_all = threading.Lock()
         self._closed = False
         for _ in range(workers):
             self._idle.put(_Worker(settings))
@@ -158,21 +161,17 @@ class ProcessRunner:
             RunnerError: a worker did not come up.
 
         """
-        self._check_open()
-        taken = [self._idle.get() for _ in range(self._workers)]
-        try:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="proofhold-start") as threads:
-                list(threads.map(lambda worker: worker.run(_name_of(ready), (), START_ALLOWANCE_S), taken))
-        finally:
-            for worker in taken:
-                self._idle.put(worker)
+        with self._all_workers() as workers, ThreadPoolExecutor(len(workers)) as threads:
+            self._check_open()
+            list(threads.map(lambda worker: worker.run(_name_of(ready), (), START_ALLOWANCE_S), workers))
 
     def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
         """Run the task in a worker, waiting for an idle one."""
         name = _name_of(task)
-        self._check_open()
         worker = self._idle.get()
         try:
+            # Only now: it may have been closed while we waited, and nothing is to start after that.
+            self._check_open()
             return worker.run(name, parts, deadline_s)
         finally:
             self._idle.put(worker)
@@ -180,10 +179,20 @@ class ProcessRunner:
     def close(self) -> None:
         """End the workers, after the tasks that still run."""
         self._closed = True
-        for _ in range(self._workers):
-            worker = self._idle.get()
-            worker.stop()
-            self._idle.put(worker)
+        with self._all_workers() as workers:
+            for worker in workers:
+                worker.stop()
+
+    @contextmanager
+    def _all_workers(self) -> Iterator[list[_Worker]]:
+        """Take every worker, waiting for those that work; nobody else takes some and waits for the rest."""
+        with self._taking_all:
+            workers = [self._idle.get() for _ in range(self._workers)]
+            try:
+                yield workers
+            finally:
+                for worker in workers:
+                    self._idle.put(worker)
 
     def _check_open(self) -> None:
         if self._closed:
