@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from onnx import helper
@@ -23,9 +22,10 @@ SHAPE = (1, 4)
 RUN_ARGS = RunArgs(columns=2, decomp_base=128, decomp_legs=4, input_scale=7, param_scale=7)
 
 
-def one_node(operator: str, **attributes: Any) -> bytes:
-    node = helper.make_node(operator, ["x"], ["y"], name="only", **attributes)
-    made: bytes = graph_of([node], inputs={"x": SHAPE}, outputs={"y": SHAPE}).SerializeToString()
+def looking_up(operator: str) -> bytes:
+    """The operator, and one more, or it would be left to the reader."""
+    nodes = [helper.make_node(operator, ["x"], ["z"]), helper.make_node("Neg", ["z"], ["y"])]
+    made: bytes = graph_of(nodes, inputs={"x": SHAPE}, outputs={"y": SHAPE}).SerializeToString()
     return made
 
 
@@ -33,7 +33,7 @@ def one_node(operator: str, **attributes: Any) -> bytes:
 def made(tmp_path_factory: pytest.TempPathFactory, cache: Path, tools: Toolchain) -> tuple[Path, CircuitLock]:
     """A Sigmoid over 4 numbers from -4 to 4, compiled under a root of its own."""
     root = tmp_path_factory.mktemp("root")
-    model = write_model(root / "models" / "sigmoid", one_node("Sigmoid"), {"x": uniform((20, 4))})
+    model = write_model(root / "models" / "sigmoid", looking_up("Sigmoid"), {"x": uniform((20, 4))})
     out = root / "circuits" / "sigmoid"
     return root, compile_model(model, out, run_args=RUN_ARGS, cache=cache, tools=tools)
 
@@ -135,7 +135,7 @@ def test_a_plan_measures_where_there_are_samples_and_assumes_otherwise(
 
 def test_softmax_looks_up_negative_numbers_only(tmp_path: Path, cache: Path, tools: Toolchain) -> None:
     samples = {"x": uniform((10, 4), low=-2, high=2)}
-    model = write_model(tmp_path / "softmax", one_node("Softmax"), samples, low=-2, high=2)
+    model = write_model(tmp_path / "softmax", looking_up("Softmax"), samples, low=-2, high=2)
     lock = compile_model(model, tmp_path / "out", run_args=RUN_ARGS, cache=cache, tools=tools)
     assert lock.run_args.lookup_range == (-1024, 16)
     assert lock.error.max_abs < 0.03

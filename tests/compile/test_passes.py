@@ -41,7 +41,7 @@ def spoiled(change: Callable[[onnx.ModelProto], object]) -> bytes:
 def test_the_derived_model_is_the_published_one_and_the_tag() -> None:
     derivation = derive(PUBLISHED)
     assert derivation == derive(PUBLISHED) == Derivation.decode(derivation.encode())
-    assert [name for name, _ in derivation.changes] == ["job_tag"]
+    assert [change.name for change in derivation.changes] == ["job_tag"]
     model = parsed(derivation.model)
     tag = model.graph.input[-1]
     assert (tag.name, tag.type.tensor_type.elem_type) == ("job_tag", TensorProto.INT64)
@@ -51,7 +51,7 @@ def test_the_derived_model_is_the_published_one_and_the_tag() -> None:
 
 
 def free_batch(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "features"
 
 
 def external(model: onnx.ModelProto) -> None:

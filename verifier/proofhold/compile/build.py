@@ -83,7 +83,7 @@ def compile_model(
     on_step(f"writing {out_dir}")
     write_circuit(built, out_dir)
     # This very compilation is the audit: whoever commits the list vouches for it.
-    accept(out_dir.parent, built.circuit, built.replay)
+    accept(out_dir.parent, *built.locks)
     return built.circuit
 
 
@@ -122,13 +122,12 @@ def srs_source(ceremony: tuple[Digest, str] | None, cache: Path | None) -> SrsFo
 
 
 def write_circuit(built: Built, out_dir: Path) -> None:
-    """Write the five pinned files, the locks last: a torn write leaves old locks that no longer match."""
+    """Write the pinned files, the locks last: a torn write leaves old locks that no longer match."""
     for file_name, data in (
         (SETTINGS_FILE_NAME, built.settings),
         (VK_FILE_NAME, built.vk),
         (VERIFY_SRS_FILE_NAME, built.verify_srs),
-        (ReplayLock.FILE_NAME, built.replay.encode()),
-        (CircuitLock.FILE_NAME, built.circuit.encode()),
+        *((lock.FILE_NAME, lock.encode()) for lock in reversed(built.locks)),
     ):
         write_atomically(out_dir / file_name, data)
 

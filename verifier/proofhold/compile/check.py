@@ -152,6 +152,9 @@ def _check_one(
                 raise
             found = f"no circuit: {error.message}"
             return [*differences, Difference(name, "the model", "a circuit", found, _model_file(name))]
+        if built.replay is None and replay is None:
+            # Nor is there one to be had: what its reading said is no difference.
+            differences = [d for d in differences if d.field != ReplayLock.FILE_NAME]
         differences += _compare(name, circuit, replay, built, folder)
         if not differences:
             # The work is done; a provider on this machine need not do it again.
@@ -221,7 +224,10 @@ def _compare(
     ours, theirs = built.circuit, circuit
     changes_circuit = (ours.vk, ours.settings) != (theirs.vk, theirs.settings)
     for what, pinned, made in (("circuit", circuit, built.circuit), ("replay", replay, built.replay)):
-        if pinned is not None:
+        if pinned is not None and made is None:
+            file = _beside(name, ReplayLock.FILE_NAME)
+            yield Difference(name, ReplayLock.FILE_NAME, "a lock", "none: an output is no tensor", file)
+        elif pinned is not None and made is not None:
             old, new = json.loads(pinned.encode()), json.loads(made.encode())
             for field, before, after in _fields(old, new, ""):
                 # Said before, with words of its own.

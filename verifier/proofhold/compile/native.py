@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from proofhold import canonical
+from proofhold.compile.derivation import Request
 from proofhold.compile.errors import CompileError
 from proofhold.compile.packing import unpack
-from proofhold.domain import InputSpec
+from proofhold.domain import InputSpec, PostProcessing
 from proofhold.errors import Malformed
 from proofhold.payload import Tensors, decode_payload
 from proofhold.runner import Task
@@ -64,21 +65,22 @@ def unwrap(result: bytes) -> bytes:
 
 
 @refusals_as_data
-def derive_model(published: bytes) -> bytes:
-    """Run all passes over a published model; gives an encoded `Derivation`."""
+def derive_model(published: bytes, request: bytes) -> bytes:
+    """Run all passes over a published model, for an encoded `Request`; gives an encoded `Derivation`."""
     from proofhold.compile.passes import derive
 
-    return derive(published).encode()
+    return derive(published, Request.decode(request)).encode()
 
 
 @refusals_as_data
-def compare_models(before: bytes, after: bytes, samples: bytes) -> bytes:
+def compare_models(before: bytes, after: bytes, samples: bytes, moved: bytes) -> bytes:
     """Give `comparison.largest_difference` as JSON; `samples` packs encoded payloads."""
     from proofhold.compile.comparison import largest_difference
 
     payloads = [decode_payload(sample) for sample in unpack(samples)]
     arrays = [{t.name: t.numpy() for t in p.items} for p in payloads if isinstance(p, Tensors)]
-    return json.dumps(largest_difference(before, after, arrays)).encode()
+    step = PostProcessing(moved.decode())
+    return json.dumps(largest_difference(before, after, arrays, step)).encode()
 
 
 @refusals_as_data

@@ -26,33 +26,38 @@ from proofhold.locks import TAG_LENGTH, RunArgs
 
 REFUSED_FOR_A_NODE = ("compile.unsupported", "compile.settings_failed")
 
-_AS_GEMM = "rewrite it as tensor operators: MatMul and comparisons"
-_OUTSIDE = "leave it out of the model and state it as post_processing in model.toml, if it is the last step"
-_RELU = "train with Relu, or another activation without a table, in its place"
+_UNROLLED = "export with the loop unrolled, or one step of it as a model of its own"
+_ATTENTION = "export attention as MatMul and Softmax: with an operator set before 23"
+_RANDOM = "leave it out: what is random cannot be proved to have been computed"
 _ADVICE: Mapping[str, str] = {
-    "LinearClassifier": "export it as MatMul and Add, and its Sigmoid or Softmax as post_processing",
-    "LinearRegressor": "export it as MatMul and Add",
-    "TreeEnsembleClassifier": _AS_GEMM,
-    "TreeEnsembleRegressor": _AS_GEMM,
-    "TreeEnsemble": _AS_GEMM,
-    "Sigmoid": _OUTSIDE,
-    "Softmax": _OUTSIDE,
-    "LogSoftmax": _OUTSIDE,
-    "ArgMax": _OUTSIDE,
-    "TopK": _OUTSIDE,
-    "Gelu": _RELU,
-    "Mish": _RELU,
-    "Tanh": _RELU,
-    "Elu": _RELU,
-    "Selu": _RELU,
-    "HardSwish": _RELU,
+    "ArgMax": "leave the first of equal maxima the winner (select_last_index), or ArgMax out of the model",
+    "Attention": _ATTENTION,
+    "Bernoulli": _RANDOM,
+    "GRU": _UNROLLED,
+    "If": "export with the branch chosen",
+    "LSTM": _UNROLLED,
+    "Loop": _UNROLLED,
+    "RandomNormalLike": _RANDOM,
+    "RandomUniformLike": _RANDOM,
+    "Resize": "use ConvTranspose, or repeat rows and columns with Gather",
+    "RNN": _UNROLLED,
+    "Scan": _UNROLLED,
+    "SVMClassifier": "train a linear model, a tree or a network in its place",
+    "SVMRegressor": "train a linear model, a tree or a network in its place",
+    "TopK": "leave it out of the model: whoever reads the outputs can sort them",
+    "TreeEnsembleClassifier": "export trees of float32 that add up their leaves",
+    "TreeEnsembleRegressor": "export trees of float32 that add up their leaves",
+    "TreeEnsemble": "export trees that compare with thresholds and add up their leaves",
 }
 _ADVICE_BY_CODE: Mapping[str, str] = {
     "compile.custom_operators": "export with the standard operator set only",
     "compile.domain_too_wide": "narrow the input domain in model.toml, or lower --scale",
     "compile.dtype": "export the model with float32 inputs and outputs",
+    "compile.external_data": "save the model as one file",
     "compile.opset": "export the model with another operator set version",
-    "compile.shape": "export the model with fixed shapes",
+    "compile.output": "export the model with tensors as outputs",
+    "compile.shape": "export the model with fixed shapes, or state them in model.toml",
+    "compile.table_too_large": "lower --scale, or narrow the input domain in model.toml",
     "compile.too_large": "make the model smaller, or prove it in parts",
     "compile.unsupported": "express the operator by Add, Mul, MatMul, Conv, Relu and the like",
 }
@@ -106,14 +111,14 @@ def plan(
 
     """
     try:
-        derived = tools.derive(published).model
-        ports, outputs = tools.describe(published)
+        derivation = tools.derive(published, specification.request if specification else None)
+        derived, ports, outputs = derivation.model, derivation.inputs, derivation.outputs
         inputs = specification.inputs(ports) if specification else _of_any_domain(ports)
         if specification:
-            check_peak(tools.peak(published, inputs), run_args)
+            check_peak(tools.peak(derived, inputs), run_args)
         data = _calibration(specification, inputs)
     except CompileError as error:
-        return Plan(_obstacle(error, _foreign_node(published, error, tools)))
+        return Plan(_obstacle(error, (error.node, error.operator)))
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary:
         folder = Path(temporary)
         write_atomically(folder / native.MODEL_FILE, derived)
@@ -152,17 +157,6 @@ def _calibration(specification: Specification | None, inputs: tuple[InputSpec, .
 def _of_any_domain(ports: tuple[OutputSpec, ...]) -> tuple[InputSpec, ...]:
     """Give inputs some domain: the settings do not depend on it."""
     return tuple(InputSpec(port.name, port.dtype, port.shape, -1.0, 1.0) for port in ports)
-
-
-def _foreign_node(published: bytes, error: CompileError, tools: Toolchain) -> tuple[str, str]:
-    """Give name and operator of the first node that is not of the standard set, if that is the matter."""
-    from proofhold.compile.passes.well_formed import STANDARD_DOMAINS
-
-    if error.code == "compile.custom_operators":
-        for name, operator, domain in tools.nodes(published):
-            if domain not in STANDARD_DOMAINS:
-                return name, operator
-    return "", ""
 
 
 def _refused_node(

@@ -16,6 +16,7 @@ from proofhold.catalogue import Entry
 from proofhold.compile import native
 from proofhold.compile.cache import cache_folder, write_atomically
 from proofhold.compile.circuit import Built, OnStep
+from proofhold.compile.derivation import Request
 from proofhold.compile.errors import CompileError
 from proofhold.compile.prediction import MACHINE, Prediction, count_table_columns, predict
 from proofhold.compile.srs import find
@@ -89,7 +90,7 @@ def about(seconds: float) -> str:
 def _make(published: bytes, settings: bytes, lock: CircuitLock, srs: Path, kept: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="proofhold-") as temporary, Toolchain() as tools:
         folder = Path(temporary)
-        derived = tools.derive(published).model
+        derived = tools.derive(published, Request.of(lock)).model
         if file_digest(derived) != lock.derived_model:
             raise _differs(lock, "derived model", file_digest(derived), lock.derived_model)
         write_atomically(folder / native.MODEL_FILE, derived)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proofhold.compile.derivation import Request
 from proofhold.compile.errors import CompileError
 from proofhold.domain import (
     MAX_ELEMENTS,
@@ -51,7 +52,12 @@ class Specification:
     post_processing: PostProcessing
     samples: Path
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """For inputs whose sizes the ONNX file leaves free: which ones a replay lock pins."""
+    """For inputs whose sizes the ONNX file leaves free: which ones the locks pin."""
+
+    @property
+    def request(self) -> Request:
+        """What the passes are told of it."""
+        return Request(self.shapes, self.post_processing)
 
     @classmethod
     def read(cls, path: Path) -> Specification:

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from proofhold.compile import native
-from proofhold.compile.derivation import Derivation
+from proofhold.compile.derivation import Derivation, Request
 from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.compile.packing import pack
-from proofhold.domain import InputSpec, OutputSpec
+from proofhold.domain import InputSpec, OutputSpec, PostProcessing
 from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
 from proofhold.runner import ProcessRunner, Runner, RunnerError, Task, TaskRaised
@@ -47,14 +47,22 @@ class Toolchain:
         self._reader.close()
         self._prover.close()
 
-    def derive(self, published: bytes) -> Derivation:
+    def derive(self, published: bytes, request: Request | None = None) -> Derivation:
         """Run all passes over a published model."""
-        return Derivation.decode(self._read(native.derive_model, published))
+        told = (request or Request()).encode()
+        return Derivation.decode(self._read(native.derive_model, published, told))
 
-    def difference(self, before: bytes, after: bytes, samples: Sequence[Tensors]) -> float:
+    def difference(
+        self,
+        before: bytes,
+        after: bytes,
+        samples: Sequence[Tensors],
+        moved: PostProcessing = PostProcessing.NONE,
+    ) -> float:
         """Give the largest difference of two models' outputs; see `comparison.largest_difference`."""
         payloads = pack(encode_payload(sample) for sample in samples)
-        found: float = json.loads(self._read(native.compare_models, before, after, payloads))
+        step = moved.value.encode()
+        found: float = json.loads(self._read(native.compare_models, before, after, payloads, step))
         return found
 
     def describe(self, published: bytes) -> tuple[tuple[OutputSpec, ...], tuple[OutputSpec, ...]]:

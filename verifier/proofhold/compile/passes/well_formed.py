@@ -18,7 +18,11 @@ MAX_DEPTH = 8
 """How deep graphs may be nested in attributes (If, Loop)."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
-MIN_OPSET, MAX_OPSET = 7, 23
+KNOWN_DOMAINS = (*STANDARD_DOMAINS, "ai.onnx.ml")
+"""The second is that of scikit-learn's exports: a later pass rewrites its operators, or names the first that
+it does not know."""
+MIN_OPSET, MAX_OPSET = 7, 25
+MAX_ML_OPSET = 5
 
 
 def parse_model(data: bytes) -> onnx.ModelProto:
@@ -87,16 +91,19 @@ def _check_operators(model: onnx.ModelProto) -> None:
     if len(model.functions) or len(model.training_info):
         raise CompileError("compile.custom_operators", "the model defines functions or training steps")
     versions = {opset.domain: opset.version for opset in model.opset_import}
-    foreign = sorted({*versions, *(node.domain for node in model.graph.node)} - set(STANDARD_DOMAINS))
-    if foreign:
-        raise CompileError(
-            "compile.custom_operators", f"operators of {foreign[0][:80]!r}, expected standard ones only"
-        )
-    for version in versions.values():
-        if not MIN_OPSET <= version <= MAX_OPSET:
+    for node in model.graph.node:
+        if node.domain not in KNOWN_DOMAINS:
             raise CompileError(
-                "compile.opset", f"operator set {version}, expected {MIN_OPSET} to {MAX_OPSET}"
+                "compile.custom_operators",
+                f"an operator of {node.domain[:80]!r}, expected standard ones only",
+                node=node.name,
+                operator=node.op_type,
             )
+    for domain, version in versions.items():
+        # An operator set of which no node is does not matter.
+        low, high = (MIN_OPSET, MAX_OPSET) if domain in STANDARD_DOMAINS else (1, MAX_ML_OPSET)
+        if domain in KNOWN_DOMAINS and not low <= version <= high:
+            raise CompileError("compile.opset", f"operator set {version}, expected {low} to {high}")
 
 
 def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]:
