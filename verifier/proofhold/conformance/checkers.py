@@ -134,13 +134,27 @@ def _dcap(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> An
 
 
 def _service(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> Answer:
-    """Check a service's signature; a case that also holds attestations and GPU evidence is unsupported."""
+    """Check a service's signature, or the attestation report of a service of the dstack family."""
     from proofhold.conformance.services import check_signature
 
-    del now  # such a case expects no age
+    if "attestation" in files:
+        return _report(files, now, params)
     _require(files, {"vector"})
     _require_known(params, set())
     return Answer(Verdict.ACCEPT, facts=check_signature(files["vector"]))
+
+
+def _report(files: Mapping[str, bytes], now: int, params: Mapping[str, Any]) -> Answer:
+    from proofhold.conformance.reports import DSTACK_PROVIDERS, GPUS_NOT_JUDGED, UnknownReport, check_report
+
+    _require_known(params, {"model", "nonce", "provider"})
+    if params.get("provider") not in DSTACK_PROVIDERS or "nonce" not in params:
+        raise _Unknown("no checker of this provider's reports")
+    try:
+        facts = check_report(files, _hex(params, "nonce"), now)
+    except UnknownReport as unknown:
+        raise _Unknown(str(unknown)) from unknown
+    return Answer(Verdict.ACCEPT, detail=GPUS_NOT_JUDGED, facts=facts, revocation_checked=True)
 
 
 CHECKERS: Final[Mapping[str, Checker]] = MappingProxyType(
