@@ -61,7 +61,7 @@ OTHER = "6525e128afcffebf7eed05d485d7be983cdae935"
 EDITS: dict[str, tuple[Callable[[Report], object], str]] = {
     "another nonce stated": (lambda r: r.update(request_nonce="00" * 32), "nonce_mismatch"),
     "another key": (lambda r: r.update(signing_address="0x" + OTHER), "report_data_mismatch"),
-    "another scheme": (lambda r: r.update(signing_algo="ed25519"), "report_data_mismatch"),
+    "another scheme": (lambda r: r.update(signing_algo="ed25519"), "malformed"),
     "no scheme": (lambda r: r.update(signing_algo="rsa"), "malformed"),
     "a bit of the quote": (
         lambda r: r.update(intel_quote=r["intel_quote"][:200] + "f" + r["intel_quote"][201:]),

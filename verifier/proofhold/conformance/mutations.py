@@ -13,6 +13,7 @@ from random import Random
 from typing import Final
 
 from proofhold.attestation import cbor
+from proofhold.conformance import quotemutations
 from proofhold.errors import Malformed, Misuse
 
 Files = Mapping[str, bytes]
@@ -252,6 +253,11 @@ def _nitro_envelope(files: Files, other: Files, random: Random) -> Mutation | No
     return _with(files, "doc", cbor.encode(cose), what)
 
 
+def _quote(files: Files, other: Files, random: Random) -> Mutation | None:
+    changed = quotemutations.change(files, other, random, twin=TWIN)
+    return None if changed is None else _with(files, *changed)
+
+
 def _changed(value: cbor.Cbor, random: Random) -> cbor.Cbor:
     """Give another value of the same type: one bit, one item."""
     match value:
@@ -281,6 +287,8 @@ _Maker = Callable[[Files, Files, Random], Mutation | None]
 _ANY: Final[tuple[_Maker, ...]] = (_flip, _truncate, _extend, _cut, _overwrite, _splice, _swap)
 _BY_KIND: Final[Mapping[str, tuple[_Maker, ...]]] = {
     "nitro": (*(_nitro_field,) * 3, *(_nitro_chain,) * 2, *(_nitro_envelope,) * 2),
+    "sgx": (_quote,) * 7,
+    "tdx": (_quote,) * 7,
     "sev-snp": (*(_snp_field,) * 4, *(_snp_swap_field,) * 2, _snp_twin),
 }
 """The makers that know a kind's fields, with their weights."""
