@@ -11,18 +11,23 @@ from typing import Any
 import pytest
 from coincurve import PrivateKey
 
-from judging import NOW, SECRET, key_of, said
-from proofhold.allowlist import Binding, Scheme, Vouching
-from proofhold.attestation import dstack
+from dcap_vectors import GOOD, case_of
+from intel import Intel
+from judging import BUYER, NOW, PROVIDER, SECRET, key_of, said
+from proofhold.allowlist import Binding, Measurement, Scheme, Vouching
+from proofhold.attestation import dcap, dstack
 from proofhold.attestation.dstack import SignedText
 from proofhold.attestation.ethereum import HALF_ORDER, keccak256, recover
+from proofhold.attestation.kept import Kept
 from proofhold.attestation.quote import parse_quote, without_padding
 from proofhold.attestation.refusal import Refusal
+from proofhold.backends import dstack as backend
 from proofhold.backends.dstack import DstackBackend
 from proofhold.catalogue import Catalogue, ServiceEntry
-from proofhold.core import Accepted, Evidence, Property, Rejected, Verdict
+from proofhold.core import Accepted, Evidence, Inconclusive, NeedKind, Property, Rejected, Verdict
 from proofhold.errors import Malformed
 from proofhold.exchange import Bundle
+from proofhold.keys import Signed
 from proofhold.payload import Document
 from proofhold.verifier import Verifier
 from serving import (
@@ -110,7 +115,7 @@ def test_a_program_that_relays_the_requests_hash_does_not_show_the_input() -> No
     refused(answered(sign(HONEST), entry=entry), "policy.not_shown", entry=entry)
 
 
-def test_another_answer_request_or_model_is_refused() -> None:
+def test_20_another_answer_request_or_model_is_refused() -> None:
     other = Document("text/event-stream", STREAM.body + b"\n")
     refused(answered(sign(HONEST), output=other), "dstack.output")
     refused(answered(sign(text_of(document(REQUEST | {"seed": 1}), STREAM))), "dstack.request")
@@ -118,7 +123,7 @@ def test_another_answer_request_or_model_is_refused() -> None:
     refused(answered(relabelled), "dstack.model_label")
 
 
-def test_another_key_payee_form_or_time_is_refused() -> None:
+def test_20_another_key_payee_form_or_time_is_refused() -> None:
     refused(answered(replace(sign(HONEST), key=bytes(20))), "dstack.signer")
     unsigned = replace(sign(HONEST), signature=sign(HONEST + " ").signature)
     refused(answered(unsigned), "dstack.signature")
@@ -179,6 +184,106 @@ def test_a_request_names_a_model(body: bytes) -> None:
     assert DstackBackend().objections(entry_of(), document(REQUEST)) == ()
 
 
+# --- a quote that vouches for the key ---------------------------------------------------------------------
+
+COMPOSE = "c0" * 32
+CONFIG_ID, REPORT_DATA = 48 + 184, 48 + 520
+
+
+@pytest.fixture
+def machine(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> Intel:
+    """A TDX machine of an Intel of the tests' own, whose root stands in the pinned one's place for a test."""
+    intel = Intel(case_of(vectors, GOOD))
+    intel.trusted(monkeypatch)
+    monkeypatch.setattr(backend, "_QUOTES", Kept(lambda report: (report.not_before, report.not_after)))
+    return intel
+
+
+def attested(
+    intel: Intel, *, key: bytes = ADDRESS, nonce: bytes = bytes(32), compose: str = COMPOSE
+) -> bytes:
+    intel.body_edits = {
+        CONFIG_ID: bytes.fromhex("01" + compose).ljust(48, b"\0"),
+        REPORT_DATA: key.ljust(32, b"\0") + nonce,
+    }
+    return intel.quote()
+
+
+def listed_for(intel: Intel) -> ServiceEntry:
+    """A service whose list asks for a quote of this machine's registers and compose file."""
+    found = parse_quote(intel.genuine.quote).report
+    registers = {name: getattr(found, name) for name in ("mr_td", "rtmr0", "rtmr1", "rtmr2")}
+    measured = Measurement.of("tdx", registers | {"compose_hash": COMPOSE})
+    valid = {"valid_from": intel.genuine.now - 60, "valid_until": intel.genuine.now + 86_400}
+    return entry_of(of=program(measurements=(measured,), **valid), vouched=Vouching.SHOWN, **valid)
+
+
+def vouched(
+    intel: Intel, quote: bytes, *, now: int | None = None, collateral: bytes | None = None
+) -> Verdict:
+    entry, payload = listed_for(intel), document(REQUEST)
+    job = make_job(entry, payload, evidence_kinds=("dstack",))
+    beside = {"dcap": intel.collateral() if collateral is None else collateral}
+    evidence = Evidence("dstack", sign(HONEST, quote=quote).encode(), beside)
+    return judge(bundle_of(job, payload, STREAM, evidence), entry=entry, now=now or intel.genuine.now)
+
+
+def test_a_quote_for_key_and_program_is_enough_and_names_its_nonce(machine: Intel) -> None:
+    verdict = vouched(machine, attested(machine))
+    assert isinstance(verdict, Accepted), verdict
+    assert "old one" in verdict.findings[0].facts["quote_nonce"]
+    job = make_job(listed_for(machine), document(REQUEST), evidence_kinds=("dstack",))
+    fresh = attested(machine, nonce=bytes.fromhex(Signed.new(job, BUYER, PROVIDER).digest))
+    verdict = vouched(machine, fresh)
+    assert isinstance(verdict, Accepted), verdict
+    assert verdict.findings[0].facts["quote_nonce"] == "the job's digest"
+
+
+def test_20_a_quote_for_another_key_or_program_does_not_vouch(machine: Intel) -> None:
+    for quote, code in (
+        (attested(machine, key=b"\1" * 20), "dstack.report_data"),
+        (attested(machine, key=ADDRESS + b"\1"), "dstack.report_data"),
+        (attested(machine, compose="c1" * 32), "dstack.measurement"),
+        (machine.genuine.quote, "dcap.chain"),
+        (attested(machine) + bytes(16), "dcap.malformed"),
+    ):
+        verdict = vouched(machine, quote)
+        assert isinstance(verdict, Rejected), verdict
+        assert code in {code for code, _ in said(verdict)}
+
+
+def test_6_a_quote_of_a_machine_that_is_out_of_date_does_not_vouch(machine: Intel) -> None:
+    machine.tcb_edits = [('"tcbStatus":"UpToDate"', '"tcbStatus":"OutOfDate"')]
+    verdict = vouched(machine, attested(machine))
+    assert isinstance(verdict, Rejected)
+    assert ("dcap.tcb_status", "provider") in said(verdict)
+
+
+def test_5_without_collateral_of_now_a_quote_leaves_it_open(machine: Intel) -> None:
+    quote = attested(machine)
+    verdict = vouched(machine, quote, collateral=b"")
+    assert isinstance(verdict, Inconclusive)
+    assert said(verdict) == {("dcap.collateral_missing", "nobody")}
+    assert [need.kind for need in verdict.needs] == [NeedKind.COLLATERAL]
+
+
+def test_a_quote_is_checked_once_for_many_answers(machine: Intel, monkeypatch: pytest.MonkeyPatch) -> None:
+    quote, collateral, seen = attested(machine), machine.collateral(), []
+    verify = dcap.verify
+
+    def counted(quote: bytes, collateral: bytes, *, now: int) -> dcap.DcapReport:
+        seen.append(now)
+        return verify(quote, collateral, now=now)
+
+    monkeypatch.setattr(dcap, "verify", counted)
+    at = machine.genuine.now
+    for now in (at, at + 1, at + 2):
+        assert isinstance(vouched(machine, quote, now=now, collateral=collateral), Accepted)
+    assert seen == [at]
+    later = vouched(machine, quote, now=at + 11 * 86_400, collateral=collateral)
+    assert not isinstance(later, Accepted), "what was kept does not outlive its collateral"
+
+
 # --- real data --------------------------------------------------------------------------------------------
 
 
@@ -220,7 +325,7 @@ def test_the_report_data_of_real_quotes_name_their_keys(vectors: Path) -> None:
             dstack.check_report_data(replace(signed, key=bytes(len(key))), report_data)
 
 
-def test_a_relays_own_nonce_is_not_ours(vectors: Path) -> None:
+def test_20_a_relays_own_nonce_is_not_ours(vectors: Path) -> None:
     from base64 import b64decode
 
     relay = json.loads((vectors / "providers/redpill-relay-2026-06-10/attestation.json").read_text())

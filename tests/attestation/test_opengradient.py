@@ -131,7 +131,7 @@ def test_a_text_that_spells_a_tool_call_is_no_tool_call() -> None:
         (4_102_444_800, "opengradient.from_the_future"),
     ],
 )
-def test_old_and_future_responses_are_refused(at: int, code: str) -> None:
+def test_03_old_and_future_responses_are_refused(at: int, code: str) -> None:
     refused(chat(respond(at=at)), code)
 
 
@@ -140,7 +140,7 @@ def test_the_window_is_closed(at: int) -> None:
     assert isinstance(judge(chat(respond(at=at))), Accepted)
 
 
-def test_an_answer_to_another_request_is_refused() -> None:
+def test_20_an_answer_to_another_request_is_refused() -> None:
     other = REQUEST | {"max_tokens": 101}
     refused(chat(respond(other)), "opengradient.request")
 
@@ -155,7 +155,7 @@ def test_hashes_that_the_provider_rewrote_do_not_help() -> None:
     refused(chat(respond(), output=lie, proof={"output_hash": output_hash}), "opengradient.signature")
 
 
-def test_a_key_that_nobody_listed_is_refused() -> None:
+def test_20_a_key_that_nobody_listed_is_refused() -> None:
     refused(chat(respond(number=1)), "opengradient.signer")
 
 
@@ -514,7 +514,7 @@ def test_a_document_of_another_program_key_or_time_is_not(
     refused(chat(respond(), entry=SHOWN, proof=ATTESTED), code, entry=SHOWN)
 
 
-def test_a_real_document_of_another_enclave_does_not_vouch_for_ours(vectors: Path) -> None:
+def test_20_a_real_document_of_another_enclave_does_not_vouch_for_ours(vectors: Path) -> None:
     made_at = int(datetime.fromisoformat("2026-02-12T17:56:32+00:00").timestamp())
     case = next(c for c in json.loads((vectors / "index.json").read_text()) if c["id"] == NITRO)
     pcrs = Measurement.of("nitro", {f"pcr{i}": case["expected"][f"pcr{i}"] for i in (0, 1, 2)})

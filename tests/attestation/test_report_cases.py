@@ -45,7 +45,7 @@ def test_the_honest_one_is_accepted_and_says_what_it_did_not_judge(cases: Cases)
     assert answer.facts["compose_hash"] == json.loads(cases[VENICE][1]["attestation"])["info"]["compose_hash"]
 
 
-def test_a_relays_report_is_refused_whatever_it_holds(cases: Cases) -> None:
+def test_20_a_relays_report_is_refused_whatever_it_holds(cases: Cases) -> None:
     case, files = cases[RELAY]
     assert check("providers", files, case.now, case.params).codes == ("nonce_mismatch",)
     assert "nonce_mismatch" in said(cases, nonce="00" * 32).codes

@@ -171,7 +171,7 @@ def market() -> Iterator[Market]:
         yield Market(escrow)
 
 
-def test_a_chat_answer_is_paid_for_and_the_same_one_is_not_paid_twice(market: Market) -> None:
+def test_20_a_chat_answer_is_paid_for_and_the_same_one_is_not_paid_twice(market: Market) -> None:
     first, second = market.hire(), market.hire()
     response = respond()
     decision = market.settle(first, market.claim(first, response))

@@ -57,7 +57,7 @@ def test_a_simulated_answer_is_accepted_by_the_demos_policy_and_says_what_it_is(
 
 
 @pytest.mark.parametrize("name", ["attested-routing", "dangerous_demo_proved_or_sampled"])
-def test_every_other_policy_refuses_it_by_name(name: str) -> None:
+def test_20_every_other_policy_refuses_a_simulated_enclave_by_name(name: str) -> None:
     entry, policy = entry_of(ENCLAVE), Policy.shipped(name)
     verdict = judge(answered(entry, policy=policy.digest), entry, policy=policy)
     assert isinstance(verdict, Rejected)
@@ -68,7 +68,7 @@ def test_every_other_policy_refuses_it_by_name(name: str) -> None:
     assert policy.satisfiable_by(offers, **terms)
 
 
-def test_the_verifier_that_ships_does_not_know_the_kind() -> None:
+def test_20_the_verifier_that_ships_does_not_know_simulated_enclaves() -> None:
     entry = entry_of(ENCLAVE)
     bundle = answered(entry)
     verifier = standard_verifier(Catalogue((), (entry,)), InlineRunner())
@@ -89,7 +89,7 @@ def test_another_measurement_is_refused() -> None:
     assert said(judge(answered(entry), entry)) == {("sim.measurement", "provider")}
 
 
-def test_an_answer_serves_its_own_job_only() -> None:
+def test_20_a_simulated_answer_serves_its_own_job_only() -> None:
     entry, payload = entry_of(ENCLAVE), document(REQUEST)
     first = answered(entry)
     fields: dict[str, Any] = {"evidence_kinds": ("sim",), "policy": DEMO.digest, "claim_by": NOW + 9}
