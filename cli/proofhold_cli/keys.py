@@ -59,6 +59,51 @@ def trust(key: str, name: str, valid_from: int, valid_until: int, trust_file: Pa
         click.echo(f"{trust_file} now trusts {len(store.keys)} key(s), {key} as {name!r} among them")
 
 
+trust_file_option = click.option(
+    "--trust-file", type=FILE, default=Path("trust.json"), show_default=True, help="The file to change."
+)
+
+
+@keys_group.command("rotate")
+@click.argument("old")
+@click.argument("new")
+@click.option("--at", type=INSTANT, required=True, help="Good for judgements from then on, in its place.")
+@trust_file_option
+@json_option
+def rotate(old: str, new: str, at: int, trust_file: Path, as_json: bool) -> None:
+    """Let the key NEW take over from OLD. What OLD judged before stays trusted."""
+    from proofhold.keys import TrustStore
+
+    TrustStore.load(trust_file).rotated(old, new, at).save(trust_file)
+    if as_json:
+        echo_json({"at": at, "file": str(trust_file), "new": new, "old": old})
+    else:
+        click.echo(f"{new} takes over from {old} at {at}")
+
+
+@keys_group.command("revoke")
+@click.argument("key")
+@click.option("--at", type=INSTANT, help="Trust what it judged before then, and nothing after.")
+@click.option(
+    "--entirely", is_flag=True, help="Trust nothing of it: for a stolen key, which can date what it signs."
+)
+@trust_file_option
+@json_option
+def revoke(key: str, at: int | None, entirely: bool, trust_file: Path, as_json: bool) -> None:
+    """Trust KEY no more: from a time on (--at), or at all (--entirely)."""
+    from proofhold.errors import Misuse
+    from proofhold.keys import TrustStore
+
+    if entirely == (at is not None):
+        raise Misuse("say from when: --at TIME, or --entirely")
+    store = TrustStore.load(trust_file)
+    (store.without(key) if at is None else store.ending(key, at)).save(trust_file)
+    if as_json:
+        echo_json({"at": at, "file": str(trust_file), "key": key})
+    else:
+        click.echo(f"{key} is trusted {'no more' if at is None else f'until {at}'}")
+
+
 def _print_key(public: str, file: Path, *, as_json: bool) -> None:
     if as_json:
         echo_json({"file": str(file), "key": public})

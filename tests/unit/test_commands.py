@@ -61,6 +61,21 @@ def test_keys_are_made_shown_and_trusted(tmp_path: Path) -> None:
     refused(2, "misuse", "keys", "new", file)
 
 
+def test_keys_are_rotated_and_revoked(tmp_path: Path) -> None:
+    trust = str(tmp_path / "trust.json")
+    old, new = (json.loads(ok("keys", "new", str(tmp_path / name), "--json"))["key"] for name in ("a", "b"))
+    ok("keys", "trust", old, "--name", "us", "--from", "100", "--until", "900", "--trust-file", trust)
+    rotated = ok("keys", "rotate", old, new, "--at", "500", "--trust-file", trust, "--json")
+    assert json.loads(rotated) == {"at": 500, "file": trust, "new": new, "old": old}
+    store = TrustStore.load(Path(trust))
+    assert (store.who(old, 499), store.who(old, 500), store.who(new, 500)) == ("us", None, "us")
+    assert "trusted until 600" in ok("keys", "revoke", new, "--at", "600", "--trust-file", trust)
+    assert "no more" in ok("keys", "revoke", new, "--entirely", "--trust-file", trust)
+    assert TrustStore.load(Path(trust)).who(new, 500) is None
+    for wrong in ((), ("--at", "5", "--entirely"), ("--entirely",)):
+        assert CliRunner().invoke(main, ["keys", "revoke", old, *wrong, "--trust-file", trust]).exit_code == 2
+
+
 def test_what_cannot_be_trusted_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     trust = tmp_path / "trust.json"
     backwards = ("--name", "x", "--from", "2", "--until", "1", "--trust-file", trust)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,59 @@ def test_trust_files_are_written_whole(tmp_path: Path) -> None:
         TRUST.save(tmp_path / "none" / "trust.json")
     with pytest.raises(Misuse, match="cannot read the trust file"):
         TrustStore.load(tmp_path / "none")
+
+
+# --- rotation and revocation ----------------------------------------------------------------------------
+
+OLD = TrustedKey(VERIFIER.public, "us", NOW - 100, NOW + 100)
+OTHER = TrustedKey(BUYER.public, "them", NOW, NOW + 50)
+
+
+def test_a_successor_takes_over_and_what_was_judged_before_stays_trusted() -> None:
+    store = TrustStore((OLD, OTHER)).rotated(VERIFIER.public, STRANGER.public, NOW)
+    assert [store.trusts(VERIFIER.public, at) for at in (NOW - 1, NOW)] == [True, False]
+    assert [store.trusts(STRANGER.public, at) for at in (NOW - 1, NOW, NOW + 99, NOW + 100)] == [
+        *(False, True, True, False)
+    ]
+    assert store.who(STRANGER.public, NOW) == store.who(VERIFIER.public, NOW - 1) == "us"
+    assert store.who(VERIFIER.public, NOW) is None
+    assert TrustStore.decode(store.encode()) == store
+
+
+def test_a_key_that_takes_over_at_once_leaves_nothing_of_the_old_one() -> None:
+    store = TrustStore((OLD,)).rotated(VERIFIER.public, STRANGER.public, NOW - 100)
+    assert store.keys == (TrustedKey(STRANGER.public, "us", NOW - 100, NOW + 100),)
+    earlier = TrustedKey(VERIFIER.public, "us", NOW - 300, NOW - 200)
+    assert TrustStore((earlier, OLD)).rotated(VERIFIER.public, STRANGER.public, NOW - 100).keys == (
+        *(earlier, store.keys[0]),
+    )
+
+
+def test_a_revoked_key_is_trusted_for_what_it_judged_before() -> None:
+    later = TrustedKey(VERIFIER.public, "us", NOW + 200, NOW + 300)
+    store = TrustStore((OLD, later, OTHER)).ending(VERIFIER.public, NOW)
+    assert store.trusts(VERIFIER.public, NOW - 1)
+    assert not any(store.trusts(VERIFIER.public, at) for at in (NOW, NOW + 99, NOW + 250))
+    assert store.trusts(BUYER.public, NOW)
+
+
+def test_a_stolen_key_is_trusted_for_nothing() -> None:
+    store = TrustStore((OLD, OTHER)).without(VERIFIER.public)
+    assert store.keys == (OTHER,)
+
+
+def test_what_cannot_be_rotated_or_revoked() -> None:
+    store = TrustStore((OLD,))
+    impossible: list[Callable[[], TrustStore]] = [
+        lambda: store.rotated(STRANGER.public, BUYER.public, NOW),
+        lambda: store.rotated(VERIFIER.public, VERIFIER.public, NOW),
+        lambda: store.rotated(VERIFIER.public, BUYER.public, NOW + 100),
+        lambda: store.ending(STRANGER.public, NOW),
+        lambda: store.ending(VERIFIER.public, NOW + 100),
+        lambda: store.ending(VERIFIER.public, NOW - 100),  # an empty file trusts nobody
+        lambda: store.without(VERIFIER.public),
+        lambda: store.without(BUYER.public),
+    ]
+    for broken in impossible:
+        with pytest.raises(Misuse):
+            broken()

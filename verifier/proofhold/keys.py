@@ -11,7 +11,7 @@ import base64
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -282,6 +282,54 @@ class TrustStore:
     def trusts(self, key: Key, at: int) -> bool:
         """Tell whether this key was trusted at time `at` (unix seconds)."""
         return any(trusted.key == key and trusted.covers(at) for trusted in self.keys)
+
+    def who(self, key: Key, at: int) -> str | None:
+        """Say whose key this was at time `at` (unix seconds), or None if it was nobody's that is trusted."""
+        return next((t.name for t in self.keys if t.key == key and t.covers(at)), None)
+
+    def ending(self, key: Key, at: int) -> TrustStore:
+        """Give a store that trusts a key for what it judged before `at` (unix seconds), and no more.
+
+        Raises:
+            Misuse: it is not trusted at or after that time, or nobody would be trusted any more.
+
+        """
+        if not any(trusted.key == key and trusted.valid_until > at for trusted in self.keys):
+            raise Misuse(f"{key} is not trusted from {at} on")
+        return TrustStore(self._ended(key, at))
+
+    def without(self, key: Key) -> TrustStore:
+        """Give a store that never trusted a key: whoever stole it may date what it signs as they like.
+
+        Raises:
+            Misuse: it is not in the store, or nobody would be trusted any more.
+
+        """
+        kept = tuple(trusted for trusted in self.keys if trusted.key != key)
+        if len(kept) == len(self.keys):
+            raise Misuse(f"{key} is not in the trust file")
+        return TrustStore(kept)
+
+    def rotated(self, old: Key, new: Key, at: int) -> TrustStore:
+        """Give a store in which a key takes over from another at `at` (unix seconds), for as long as it had.
+
+        Raises:
+            Misuse: the old key is not trusted then, or the new one is the old one.
+
+        """
+        taken_over = next((t for t in self.keys if t.key == old and t.covers(at)), None)
+        if taken_over is None or new == old:
+            raise Misuse(f"{old} is not trusted at {at}, or its successor is itself")
+        heir = TrustedKey(new, taken_over.name, at, taken_over.valid_until)
+        return TrustStore((*self._ended(old, at), heir))
+
+    def _ended(self, key: Key, at: int) -> tuple[TrustedKey, ...]:
+        kept = [
+            replace(trusted, valid_until=min(trusted.valid_until, at)) if trusted.key == key else trusted
+            for trusted in self.keys
+            if trusted.key != key or trusted.valid_from < at
+        ]
+        return tuple(dict.fromkeys(kept))
 
     def adding(self, trusted: TrustedKey) -> TrustStore:
         """Give a store that trusts one key more.
