@@ -48,6 +48,7 @@ COMMANDS = {
         "provider_group",
         "Accept a job, respond to it, see the cost.",
     ),
+    "quorum": ("proofhold_cli.quorum", "quorum_group", "Ask for several verifiers above a price."),
     "receipt": ("proofhold_cli.receipt", "receipt_group", "Show, verify and recompute receipts."),
     "replay": ("proofhold_cli.replay", "replay_group", "Pin how a model is re-executed."),
     "shadow": (

@@ -158,6 +158,7 @@ def _finish(decision: Decision, state: str, *, as_json: bool) -> None:
         echo_json(
             {
                 "hold": decision.hold,
+                "missing_receipts": decision.missing_receipts,
                 "needs": needs,
                 "outcome": decision.outcome,
                 "reasons": reasons,
@@ -167,6 +168,8 @@ def _finish(decision: Decision, state: str, *, as_json: bool) -> None:
         )
     else:
         click.echo(f"{receipt.outcome}: {decision.outcome}, the capture is {state}")
+        if decision.missing_receipts:
+            click.echo(f"receipts of {decision.missing_receipts} more verifier(s) are needed for this price")
         console = make_console()
         print_reasons(console, receipt.reasons)
         print_needs(console, receipt.needs)

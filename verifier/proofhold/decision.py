@@ -53,6 +53,9 @@ class Decision:
     refused: str = ""
     """In shadow mode, the code with which the escrow would have refused this; empty where it would not."""
 
+    missing_receipts: int = 0
+    """How many more verifiers have to say the same before money of this amount moves."""
+
     @property
     def id(self) -> Digest:
         """The decision's name: what was decided about which capture, by which receipt."""
@@ -76,7 +79,7 @@ class Decision:
 
     @property
     def retryable(self) -> bool:
-        """Whether asking again, with what is needed, may give another outcome."""
+        """Whether asking again, with what is needed or missing, may give another outcome."""
         return self.outcome is Outcome.KEEP
 
     def to_json(self) -> Json:
@@ -85,6 +88,7 @@ class Decision:
             "amount_atomic": str(self.amount),
             "decision": self.id,
             "hold": self.hold,
+            "missing_receipts": self.missing_receipts,
             "mode": self.mode,
             "needs": [{"kind": need.kind, "subject": need.subject} for need in self.needs],
             "open_until": self.open_until,

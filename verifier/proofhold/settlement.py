@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar
 
+from proofhold import endorsing
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Fault, Inconclusive, NeedKind, Property, Reason, Verdict
 from proofhold.decision import Decision, Mode, Outcome
@@ -89,10 +90,14 @@ def fund(
             frozen here (P11).
 
     """
+    now = clock()
     reasons = funding_objections(job, payload, policy=policy, verifier=verifier)
+    several = endorsing.funding_objection(escrow, job.document, now=now)
+    if several is not None:
+        reasons = (*reasons, several)
     if reasons:
         raise NotFundable(reasons)
-    return escrow.fund(job, now=clock())
+    return escrow.fund(job, now=now)
 
 
 def funding_objections(
@@ -161,23 +166,30 @@ def settle_receipt(
 ) -> Decision:
     """Let a signed receipt decide a capture: a cheque for one capture of one hold (P4).
 
+    Where the escrow asks for the receipts of several verifiers above a price, each is handed in here. Until
+    there are enough the capture is kept, and the decision says how many are missing.
+
     Raises:
-        Refused: ``settle.verifier``, ``settle.hold``, ``settle.not_claimed``, ``settle.statement``,
-            ``settle.policy``, ``settle.time``, or the escrow's own reasons. In shadow mode the latter are
-            told in the decision instead.
+        Refused: ``settle.verifier``, ``settle.untrusted``, ``settle.hold``, ``settle.not_claimed``,
+            ``settle.statement``, ``settle.policy``, ``settle.time``, or the escrow's own reasons. In shadow
+            mode the latter are told in the decision instead.
 
     """
     mode = _mode(mode)
     record = escrow.hold(hold_id)
-    if not receipt.is_signed_by(record.verifier):
-        text = f"the receipt is signed by {receipt.signer}, the job names {record.verifier}"
-        raise Refused("settle.verifier", text, Fault.VERIFIER)
+    quorum = endorsing.find_quorum(escrow, record.job.document)
+    endorsing.require_signer(receipt, record, quorum)
     seq = _compare(record, receipt)
     if mode is Mode.SHADOW:
         return _in_shadow(record, seq, receipt, escrow=escrow, now=clock())
     ruling = ruling_of(receipt)
     if ruling is None:
         return _kept(record, seq, receipt)
+    if quorum is not None:
+        so_far = endorsing.endorse(escrow, record, seq, receipt, ruling, quorum, now=clock())
+        if so_far.missing:
+            return replace(_kept(record, seq, receipt), missing_receipts=so_far.missing)
+        receipt = so_far.receipt
     applied = _apply(escrow, hold_id, seq, ruling, receipt, now=clock())
     first = Receipt.decode(applied.decision.receipt)
     decision = Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
