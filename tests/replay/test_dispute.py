@@ -248,7 +248,7 @@ def test_documents_of_others_make_no_case() -> None:
         "dispute.job": replace(good, job=Signed.new(found.job.document, PROVIDER)),
         "dispute.claim": replace(good, claim=stranger),
         "dispute.answer": replace(good, answer=Signed.new(answered.document.document, STRANGER)),
-        "dispute.lock": replace(good, lock=replace(good.lock, name="another")),
+        "dispute.lock": replace(good, lock_file=replace(good.lock, name="another").encode()),
         "dispute.charge": replace(good, charge=Signed.new(document)),
         "dispute.incomplete": replace(good, charge=Signed.new(replace(document, tensor="nothing"), VERIFIER)),
     }

@@ -187,7 +187,7 @@ def gather(
     return Transcript(
         job=job,
         claim=claim,
-        lock=lock,
+        lock_file=lock.encode(),
         charge=charge,
         opening=Opening.of(trace, opened),
         answer=answer,

@@ -157,7 +157,7 @@ def _check_documents(transcript: Transcript, model: Digest) -> None:
         (isinstance(reference, OnnxModel) and reference.onnx == model, "model", "the job names this model"),
         (transcript.lock.model == model, "lock", "the lock is about this model"),
         (
-            isinstance(reference, OnnxModel) and reference.replay_lock == transcript.lock.digest,
+            isinstance(reference, OnnxModel) and reference.replay_lock == transcript.lock_digest,
             "lock",
             "the job names this lock",
         ),

@@ -8,9 +8,11 @@ nobody and believes nobody: PROTOCOL P12. docs/formats/transcript.md states the 
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from proofhold import canonical
 from proofhold.canonical import Digest, Json, file_digest
 from proofhold.contention import (
     MAX_ANSWER_BYTES,
@@ -34,13 +36,14 @@ MAX_TRANSCRIPT_BYTES = 64 * 2**20
 MAX_TENSORS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transcript:
     """A dispute as a third party replays it."""
 
     job: SignedJob
     claim: SignedClaim
-    lock: ReplayLock
+    lock_file: bytes
+    """The replay lock, in its one encoding."""
     charge: SignedCharge
     opening: Opening
     """The leaves of the claim's trace that are used, each with its tensor."""
@@ -55,7 +58,22 @@ class Transcript:
         if names != sorted(set(names)) or len(names) > MAX_TENSORS:
             raise Misuse(f"expected at most {MAX_TENSORS} tensors of the answer, each once, in order")
 
+    @functools.cached_property
+    def lock(self) -> ReplayLock:
+        """The replay lock.
+
+        Raises:
+            Malformed: the file is none.
+
+        """
+        return ReplayLock.decode(self.lock_file)
+
     @property
+    def lock_digest(self) -> Digest:
+        """The lock's name, as the job gives it: a lock has one encoding, so its file is enough."""
+        return canonical.digest(ReplayLock.DOMAIN, self.lock_file)
+
+    @functools.cached_property
     def opened(self) -> Mapping[int, Tensor]:
         """The tensors of the opened leaves, by their places in the trace."""
         return {leaf.index: leaf.tensor for leaf in self.opening.leaves if leaf.tensor is not None}
@@ -72,7 +90,7 @@ class Transcript:
             "claim": self.claim.envelope.to_json(),
             "job": self.job.envelope.to_json(),
             "leaves": leaves,
-            "lock": base64.b64encode(self.lock.encode()).decode(),
+            "lock": base64.b64encode(self.lock_file).decode(),
             "size": self.opening.size,
             "tensors": [describe(tensor) for tensor in self.tensors],
             "version": 1,
@@ -96,14 +114,14 @@ class Transcript:
             charge = Signed.read(Charge, record.record("charge"))
             claim = Signed.read(Claim, record.record("claim"))
             job = Signed.read(Job, record.record("job"))
-            lock = ReplayLock.decode(record.base64("lock", max_bytes=MAX_LOCK_BYTES))
+            lock_file = record.base64("lock", max_bytes=MAX_LOCK_BYTES)
             size = record.integer("size", low=1, high=MAX_LEAVES)
             leaves = [_read_leaf(item, reader) for item in record.records("leaves", max_items=MAX_OPENED)]
             described = record.records("tensors", max_items=MAX_TENSORS)
             transcript = cls(
                 job=job,
                 claim=claim,
-                lock=lock,
+                lock_file=lock_file,
                 charge=charge,
                 opening=Opening(size, tuple(leaves)),
                 answer=None if answer is None else Signed.read(DisputeAnswer, answer),
@@ -112,6 +130,7 @@ class Transcript:
         except Misuse as error:
             raise record.error(str(error)) from error
         reader.close()
+        _ = transcript.lock  # one that does not parse makes no transcript
         return transcript
 
     @property
