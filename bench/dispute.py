@@ -367,7 +367,8 @@ def main() -> int:
     body += (
         "\n\nA cheat that computes the true result too and pulls each int8 result into its bound is not "
         f"convicted. What is left of it is {np.median(pulled):.1e} of a segment's end (median of "
-        f"{len(pulled)}; at most {max(pulled):.1e}); above the tolerance of 1e-05 it is refunded. It has saved nothing."
+        f"{len(pulled)}; at most {max(pulled):.1e}); above the tolerance of 1e-05 it is refunded. It has "
+        "saved nothing."
     )
     alone, whole = TIMES.alone, TIMES.whole
     body += (

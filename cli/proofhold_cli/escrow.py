@@ -240,14 +240,14 @@ def audit_command(home: Path, as_json: bool) -> None:
 def reveal_command(home: Path, hold: str, out_file: Path | None, seq: int, as_json: bool) -> None:
     """Print the sampling secret of HOLD, in hexadecimal, once its claim is recorded."""
     from proofhold.answers import encode_answers
-    from proofhold.core import Answer, NeedKind
     from proofhold.escrow.home import open_home
+    from proofhold.settlement import answers_of
     from proofhold_cli.files import write_file
 
     with open_home(home) as escrow:
-        secret = escrow.reveal(hold, seq)
+        secret, answers = escrow.reveal(hold, seq), answers_of(escrow, hold, seq)
     if out_file is not None:
-        write_file(out_file, encode_answers([Answer(NeedKind.REVEAL, secret)]))
+        write_file(out_file, encode_answers(answers))
     if as_json:
         echo_json({"hold": hold, "secret": secret.hex(), "seq": seq})
     else:

@@ -23,6 +23,7 @@ from escrow_builders import (
 )
 from proofhold.core import Fault
 from proofhold.escrow import HoldRecord, Refused, Ruling
+from proofhold.escrow.escrow import Ruled
 from proofhold.guard import Observation, Standing, Terms
 from proofhold.job import PPM, OnnxModel, ResolutionOutcome, Service, SignedJob
 from stores import INTEGRITY, Store
@@ -73,6 +74,80 @@ def test_terms_are_kept_and_can_be_changed(scene: Scene) -> None:
     other = Terms(kappa=5, delta_ppm=1, saving_ppm=0)
     guard(scene, other)
     assert scene.escrow.guard("USDC") == other
+
+
+SAMPLED = {"sampling_rate_ppm": PPM // 5, "evidence_kinds": ("replay",)}
+
+
+def trusted(scene: Scene) -> None:
+    """Let the provider out of its probation, so that jobs may be sampled."""
+    guard(scene)
+    for _ in range(TERMS.probation_checks):
+        end(scene, Observation.CLEAN)
+    guard(scene, Terms(kappa=PRICE * 10, probation_checks=3))
+
+
+def settle_unchecked(scene: Scene, hold: HoldRecord, observation: Observation | None) -> None:
+    scene.escrow.apply(
+        hold.id,
+        0,
+        Ruling.RELEASE,
+        receipt_digest=digest_of("receipt"),
+        receipt=b"receipt",
+        now=scene.now,
+        observation=observation,
+    )
+
+
+@pytest.mark.parametrize("ruling", [Ruling.REFUND, Ruling.DISPUTE])
+def test_a_failed_check_puts_undecided_jobs_at_rate_1(scene: Scene, ruling: Ruling) -> None:
+    """They are checked, not lost: nothing of them is released by a verdict that did not check (P11)."""
+    trusted(scene)
+    waiting, funded = scene.claimed(**SAMPLED), scene.fund(**SAMPLED)
+    decided = scene.claimed(**SAMPLED)
+    assert not scene.escrow.is_raised(waiting.id)
+    settle_unchecked(scene, decided, Observation.UNCHECKED)
+    failed = end(scene, Observation.FAILED, ruling, **SAMPLED)
+    assert [scene.escrow.is_raised(h.id) for h in (waiting, funded)] == [True, True]
+    for observation in (Observation.UNCHECKED, None):
+        with refused("guard.unchecked", Fault.NOBODY):
+            settle_unchecked(scene, waiting, observation)
+    assert scene.state(waiting) == "claimed"
+    settle_unchecked(scene, waiting, Observation.CLEAN)
+    assert scene.state(waiting) == "releasing"
+    later = end(scene, Observation.CLEAN)
+    assert not scene.escrow.is_raised(later.id)
+    assert not scene.escrow.is_raised(scene.fund(sampling_rate_ppm=PPM).id)
+    assert scene.escrow.is_raised(failed.id)
+
+
+def test_one_batch_raises_what_it_settles_after_the_failure(scene: Scene) -> None:
+    trusted(scene)
+    first, second = (scene.claimed(**SAMPLED) for _ in range(2))
+
+    def ruled(hold: HoldRecord, ruling: Ruling, observation: Observation) -> Ruled:
+        text = f"receipt on {hold.id}".encode()
+        return Ruled(hold.id, 0, ruling, digest_of(text.decode()), text, (), observation)
+
+    outcomes = scene.escrow.apply_many(
+        [
+            ruled(first, Ruling.DISPUTE, Observation.FAILED),
+            ruled(second, Ruling.RELEASE, Observation.UNCHECKED),
+        ],
+        now=scene.now,
+    )
+    assert [getattr(outcome, "code", "") for outcome in outcomes] == ["", "guard.unchecked"]
+
+
+def test_another_providers_failure_and_an_unguarded_job_raise_nothing(scene: Scene) -> None:
+    trusted(scene)
+    proved = scene.claimed(evidence_kinds=("ezkl",), sampling_rate_ppm=0)
+    waiting = scene.claimed(**SAMPLED)
+    assert not scene.escrow.is_raised(proved.id)
+    end(scene, Observation.FAILED, Ruling.REFUND, **SAMPLED)
+    assert not scene.escrow.is_raised(proved.id)
+    assert scene.escrow.is_raised(waiting.id)
+    settle_unchecked(scene, proved, None)
 
 
 def test_a_newcomer_is_on_probation(scene: Scene) -> None:

@@ -119,6 +119,13 @@ def test_at_rate_zero_nothing_is_drawn_and_nothing_runs() -> None:
     assert failing.calls == 0
 
 
+def test_what_the_guard_wants_checked_is_checked_though_it_was_not_drawn() -> None:
+    found = finding(check(at_rate(0), Answer(NeedKind.CHECK, b""), reveal()))
+    assert dict(found.shows) == REEXECUTED
+    assert found.facts["raised"] == "1"
+    mismatch(check(at_rate(0, logits(0.0, dtype="float32")), Answer(NeedKind.CHECK, b""), reveal()))
+
+
 def test_at_rate_one_everything_is_drawn() -> None:
     found = finding(check(at_rate(PPM), reveal()))
     assert dict(found.shows) == REEXECUTED

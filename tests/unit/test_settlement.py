@@ -46,6 +46,7 @@ from proofhold.job import PPM, OnnxModel, SignedJob
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Document, Payload, encode_payload
 from proofhold.receipt import Receipt
+from proofhold.recomputation import recheck
 from proofhold.settlement import (
     DEFAULT_LEASE_S,
     Decision,
@@ -622,3 +623,25 @@ def test_the_guard_counts_what_the_hook_settles(hall: Hall) -> None:
         hall.settle(hold, verdict(hold))
     (record,) = hall.escrow.guard_records(PROVIDER.public)
     assert (record.standing.clean, record.standing.failed) == (1, 1)
+
+
+def test_after_a_failed_check_undecided_jobs_are_checked_drawn_or_not(hall: Hall) -> None:
+    """Checked, not lost: an honest one is paid, a dishonest one caught, and a receipt says why (P11)."""
+    hall.escrow.set_guard(USDC, Terms(kappa=PRICE, probation_checks=1, saving_ppm=0), now=NOW)
+    first = hall.fund(sampling_rate_ppm=PPM)
+    hall.judge(first, hall.claim(first))
+    sampled = Terms(kappa=PRICE * 100, probation_checks=1, saving_ppm=0)
+    hall.escrow.set_guard(USDC, sampled, now=NOW)
+    honest, dishonest, failing = (hall.fund(sampling_rate_ppm=PPM // 5) for _ in range(3))
+    bundles = [hall.claim(honest), hall.claim(dishonest, logits(0.0, dtype="float32"))]
+    hall.claim(failing)
+    hall.settle(failing, rejected(hall.escrow.hold(failing.id), MEASURED))
+    decisions = [hall.judge(hold, bundle) for hold, bundle in zip((honest, dishonest), bundles, strict=True)]
+    assert [decision.outcome for decision in decisions] == [Outcome.RELEASE, Outcome.DISPUTE]
+    assert [answer.kind for answer in decisions[0].receipt.answers] == [NeedKind.CHECK, NeedKind.REVEAL]
+    assert all(answer.body is not None for answer in decisions[0].receipt.answers)
+    again = Receipt.decode(decisions[0].receipt.encode())
+    assert again.answers == decisions[0].receipt.answers
+    assert (
+        recheck(again, bundles[0], policy=policy(), verifier=standard_verifier(catalogue(), runner())) == ()
+    )

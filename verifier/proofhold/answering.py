@@ -21,7 +21,7 @@ from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.keys import Signed, SigningKey
 from proofhold.policy import Policy
-from proofhold.settlement import Clock, settle, system_clock
+from proofhold.settlement import Clock, answers_of, settle, system_clock
 from proofhold.verifier import Verifier
 
 
@@ -77,7 +77,7 @@ def take_opening(
         bundle.evidence,
         policy=policy,
         now=capture.claimed_at,
-        answers=(*answers, opening, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq))),
+        answers=(*answers, opening, *answers_of(escrow, hold_id, seq)),
     )
     if isinstance(verdict, Inconclusive) and {need.kind for need in verdict.needs} != {NeedKind.RETRY}:
         # A check that only has to be tried again has found the opening to fit. Of all others it is not known.

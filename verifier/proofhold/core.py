@@ -120,6 +120,8 @@ class NeedKind(StrEnum):
     """Evidence that the claim names and the bundle lacks."""
     REVEAL = "reveal"
     """The sampling secret that the job commits to."""
+    CHECK = "check"
+    """Nobody needs it: the word that this claim is to be checked, drawn or not (PROTOCOL P11)."""
     COLLATERAL = "collateral"
     """Certificates, revocation lists and the like."""
     OPENING = "opening"

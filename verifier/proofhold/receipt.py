@@ -52,6 +52,8 @@ MAX_NEEDS = 32
 MAX_ANSWERS = 64
 MAX_LOCKS = 16
 MAX_REVEAL_BYTES = 256
+OPEN_TO_ALL: Final = frozenset((NeedKind.REVEAL, NeedKind.CHECK))
+"""Answers that a receipt carries in full: with them anybody repeats the draw."""
 MAX_MESSAGE_CHARS = 512
 MAX_DETAIL_CHARS = 256
 """Longest ``got``, ``expected`` and fact."""
@@ -81,7 +83,7 @@ class NamedAnswer:
     @classmethod
     def of(cls, answer: Answer) -> NamedAnswer:
         """Name an answer. A reveal that is no secret of any job's, being too long, is only named."""
-        open_to_all = answer.kind is NeedKind.REVEAL and len(answer.body) <= MAX_REVEAL_BYTES
+        open_to_all = answer.kind in OPEN_TO_ALL and len(answer.body) <= MAX_REVEAL_BYTES
         return cls(answer.kind, answer.digest, answer.body if open_to_all else None)
 
 
@@ -430,8 +432,8 @@ def _read_answer(record: Record) -> NamedAnswer:
     )
     record.close()
     if answer.body is not None:
-        if answer.kind is not NeedKind.REVEAL:
-            raise record.error("only a reveal is carried in full", "body")
+        if answer.kind not in OPEN_TO_ALL:
+            raise record.error("only what decides the draw is carried in full", "body")
         if Answer(answer.kind, answer.body).digest != answer.digest:
             raise Malformed("receipt.inconsistent", "receipt: an answer's body is not what its digest names")
     return answer

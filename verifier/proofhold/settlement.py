@@ -233,7 +233,7 @@ def verify_and_settle(
         bundle.evidence,
         policy=policy,
         now=capture.claimed_at,
-        answers=(*answers, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq))),
+        answers=(*answers, *answers_of(escrow, hold_id, seq)),
     )
     decision = settle(hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:
@@ -242,6 +242,12 @@ def verify_and_settle(
         wait = escrow.await_opening if drawn else escrow.end_verification
         return replace(decision, state=wait(hold_id, seq, now=clock()).state)
     return decision
+
+
+def answers_of(escrow: Escrow, hold_id: Digest, seq: int) -> tuple[Answer, ...]:
+    """Give what an escrow itself says to a check: the secret, and whether the guard wants one anyway."""
+    raised = (Answer(NeedKind.CHECK, b""),) if escrow.is_raised(hold_id) else ()
+    return (*raised, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq)))
 
 
 async def asettle(
@@ -458,6 +464,7 @@ __all__ = [
     "NotFundable",
     "Outcome",
     "asettle",
+    "answers_of",
     "asettle_receipt",
     "averify_and_settle",
     "fund",

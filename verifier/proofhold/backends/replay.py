@@ -7,7 +7,8 @@ trace, and else the whole. What comes out must lie within the tolerance that the
 
 1. The claimed output has the names, dtypes and shapes of the model's outputs, and is finite.
 2. The reveal opens the job's commitment.
-3. The seed draws the job, or passes it over; and it draws the segment.
+3. The seed draws the job, or passes it over, unless its provider has failed a check since: then it is checked
+   all the same (P11). The seed draws the segment as well.
 4. The opening of that segment leads from the job's input, the cuts and the claim's output to the root.
 5. Run the segment on its *committed* input, or the model on the job's, in a worker.
 6. Compare what came out with what was committed to, in the relative 2-norm. Labels are never compared.
@@ -97,7 +98,10 @@ class ReplayBackend:
             return secret
         drawn = seed(secret, exchange.claim.digest)
         facts = {"sampling_rate_ppm": str(job.sampling_rate_ppm)}
-        if not is_drawn(drawn, job.sampling_rate_ppm):  # step 3
+        raised = any(answer.kind is NeedKind.CHECK for answer in answers)
+        if raised:
+            facts["raised"] = "1"  # its provider has failed a check since the job was signed (P11)
+        elif not is_drawn(drawn, job.sampling_rate_ppm):  # step 3
             return Finding(KIND, _shows(Assurance.NOT_DRAWN), facts)
         facts["replay_lock"] = lock.digest
         try:

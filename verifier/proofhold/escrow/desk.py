@@ -134,6 +134,10 @@ class LedgerEscrow:
 
         return self._database.read(operation)
 
+    def is_raised(self, hold: Digest) -> bool:
+        """Tell whether a hold's claims must be checked: see `Escrow`."""
+        return self._database.read(lambda tx: guarding.is_raised(Books(tx, writing=False), hold))
+
     def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
         """Take a lease: see `Escrow`."""
         return self._database.write(operations.begin_verification(hold, seq, lease_s=lease_s, now=now))

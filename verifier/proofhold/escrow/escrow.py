@@ -321,6 +321,13 @@ class Escrow(Protocol):
 
         """
 
+    def is_raised(self, hold: Digest) -> bool:
+        """Tell whether the claims of a guarded hold must be checked, drawn or not (P11).
+
+        They must once its provider has failed a check in its currency since the hold was funded. Then nothing
+        of it is released by a verdict that only could have checked it.
+        """
+
     def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
         """Take a claimed capture for verification, for `lease_s` seconds; each time counts as an attempt.
 
@@ -389,7 +396,7 @@ class Escrow(Protocol):
 
         Raises:
             Refused: ``escrow.decided``, another outcome stands; ``escrow.not_claimed``;
-                ``claim.reused_evidence``.
+                ``claim.reused_evidence``; ``guard.unchecked``, its provider failed a check since.
 
         """
 

@@ -28,6 +28,13 @@ from proofhold.money import Currency
 CLEARED: Final = "cleared"
 """What an observed failure becomes when the provider is paid after all."""
 
+_FAILURES = "SELECT coalesce(sum(failed), 0) FROM guard_standing WHERE provider = ? AND currency = ?"
+_FAILED_SINCE = (
+    "SELECT 1 FROM guard_hold AS g JOIN transition AS t ON t.hold = g.hold"
+    " WHERE g.provider = ? AND g.currency = ? AND g.observation = 'failed' AND t.subject = 'capture'"
+    " AND t.event IN ('refuted', 'dispute', 'answer_deadline', 'adjudicated_refund')"
+    " AND t.id > (SELECT min(id) FROM transition WHERE hold = ?) LIMIT 1"
+)
 _RESOLVED = "SELECT 1 FROM transition WHERE hold = ? AND event = 'resolved_release' LIMIT 1"
 _TERMS = tuple(field.name for field in fields(Terms))
 _STANDING = tuple(field.name for field in fields(Standing))
@@ -218,6 +225,40 @@ def observe(
         books.update(GUARD_HOLD, (hold,), observation=told.value)
     elif state is State.RELEASING:
         clear(books, hold)
+
+
+def is_raised(books: Books, hold: Digest) -> bool:
+    """Tell whether a hold's claims must be checked whatever the draw: its provider has failed since (P11).
+
+    Only what was funded before the failure is in question: a later job is on probation, and signed for it.
+    """
+    row = books.find(GUARD_HOLD, hold)
+    if row is None or row["rate_ppm"] >= PPM:
+        return False
+    where = (row["provider"], row["currency"])
+    for move in books.logged:  # what this very transaction has not written yet
+        other = books.find(GUARD_HOLD, move["hold"]) or {}
+        failed = other.get("observation") == Observation.FAILED
+        if failed and (other["provider"], other["currency"]) == where:
+            return True
+    (failures,) = books.tx.execute(_FAILURES, where).fetchone()
+    return bool(failures) and books.tx.execute(_FAILED_SINCE, (*where, hold)).fetchone() is not None
+
+
+def require_unraised(books: Books, hold: Digest) -> None:
+    """Refuse to release unchecked what must be checked.
+
+    Raises:
+        Refused: ``guard.unchecked``.
+
+    """
+    row = books.find(GUARD_HOLD, hold)
+    if row is None:
+        return
+    books.lock(_name_of(row["provider"], row["currency"]))
+    if is_raised(books, hold):
+        text = "its provider has failed a check since it was funded: it is to be checked, drawn or not"
+        raise Refused("guard.unchecked", text)
 
 
 def clear(books: Books, hold: Digest) -> None:

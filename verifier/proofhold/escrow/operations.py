@@ -437,7 +437,10 @@ def _apply(books: Books, ruled: Ruled, now: int) -> Applied:
     capture = timers.advance(books, require_claimed(capture), now=now)
     if ruling is Ruling.RELEASE:
         _take_one_use(books, hold, seq, ruled.one_use)
-    noted = Noted(observation=ruled.observation or _LEAST_FAVOURABLE.get(ruling))
+    observation = ruled.observation or _LEAST_FAVOURABLE.get(ruling)
+    if observation is Observation.UNCHECKED:
+        guarding.require_unraised(books, hold)
+    noted = Noted(observation=observation)
     event, cause = _EVENT_OF_RULING[ruling], ruled.receipt_digest
     capture = moves.move_capture(books, capture, event, now=now, cause=cause, noted=noted)
     books.insert(DECISION, hold, seq, ruling.value, ruled.receipt_digest, ruled.receipt, now)
