@@ -8,7 +8,7 @@ import pytest
 
 from console import ROOT, Command, Shell, matches, read_blocks, read_commands
 
-PAGES = [page for page in ("README.md", "docs/tutorial.md") if (ROOT / page).exists()]
+PAGES = [page for page in ("README.md", "docs/tutorial.md", "docs/integrations.md") if (ROOT / page).exists()]
 
 
 def _pages() -> list[object]:
