@@ -26,7 +26,8 @@ def attestation_group() -> None:
 def inspect_command(file: Path, as_json: bool) -> None:
     """Show what FILE says: a Nitro document, an SEV-SNP report, a TDX or SGX quote.
 
-    The format is found by parsing. Nothing is checked, and nothing shown may be relied upon.
+    The format is found by parsing; hexadecimal and base64 are taken off first. Nothing is checked, and
+    nothing shown may be relied upon.
     """
     from proofhold.attestation.inspection import inspect
     from proofhold_cli.files import read_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from base64 import encodebytes
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from proofhold.attestation.inspection import inspect
 from proofhold.attestation.quote import parse_quote
 from proofhold.conformance.checkers import CHECKERS, check
 from proofhold.conformance.codes import INDEX_CODES
@@ -349,7 +351,11 @@ def test_a_document_is_shown_and_said_to_be_unverified(vectors: Path, file: str,
     assert result.output.startswith("NOT VERIFIED")
     assert shown in result.output
     result = CliRunner().invoke(main, ["attestation", "inspect", str(vectors / file), "--json"])
-    assert json.loads(result.output)["verified"] is False
+    told = json.loads(result.output)
+    assert told["verified"] is False
+    document = (vectors / file).read_bytes()
+    for wrapped in (document.hex().encode(), b"0x" + document.hex().encode() + b"\n", encodebytes(document)):
+        assert inspect(wrapped).format == told["format"]
 
 
 def test_what_is_no_document_is_refused(tmp_path: Path) -> None:

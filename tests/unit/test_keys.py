@@ -18,7 +18,7 @@ from documents import BUYER, FIXTURES, NOW, PROVIDER, STRANGER, TRUST, VERIFIER
 from mutations import damaged, misfilled
 from proofhold import canonical
 from proofhold.errors import Malformed, Misuse
-from proofhold.keys import Envelope, SigningKey, TrustedKey, TrustStore, is_signature
+from proofhold.keys import Envelope, SigningKey, TrustedKey, TrustStore, binds, is_signature
 from proofhold.records import Record
 
 KIND = "application/vnd.proofhold.test+json"
@@ -291,3 +291,47 @@ def test_what_cannot_be_rotated_or_revoked() -> None:
     for broken in impossible:
         with pytest.raises(Misuse):
             broken()
+
+
+# --- keys that bind nobody -------------------------------------------------------------------------------
+
+# The identity, the points of order 2, 4 and 8 with either sign, and encodings that are not the one.
+SMALL = [
+    "01" + "00" * 31,
+    "ec" + "ff" * 30 + "7f",
+    "00" * 32,
+    "00" * 31 + "80",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "01" + "00" * 30 + "80",
+    "ec" + "ff" * 31,
+    "ed" + "ff" * 30 + "7f",
+    "ed" + "ff" * 31,
+    "ee" + "ff" * 30 + "7f",
+    "ee" + "ff" * 31,
+]
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_a_key_that_binds_nobody_signs_nothing(key: str) -> None:
+    """Under the identity this very signature would be good for every message there is."""
+    assert not binds(bytes.fromhex(key))
+    for point in SMALL:
+        signature = bytes.fromhex(point) + bytes(32)
+        assert not any(is_signature(f"ed25519:{key}", signature, b"%d" % number) for number in range(16))
+
+
+def test_keys_that_are_drawn_bind() -> None:
+    assert all(binds(bytes.fromhex(SigningKey.generate().public.removeprefix("ed25519:"))) for _ in range(50))
+
+
+def test_a_signature_has_one_encoding() -> None:
+    """s and s + L are the same number to the curve, and one of them is refused (RFC 8032, section 5.1.7)."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    key = SigningKey.generate()
+    signature = key.sign(b"message")
+    s = int.from_bytes(signature[32:], "little")
+    assert is_signature(key.public, signature, b"message")
+    assert not is_signature(key.public, signature[:32] + (s + order).to_bytes(32, "little"), b"message")

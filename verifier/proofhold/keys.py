@@ -97,17 +97,45 @@ class SigningKey:
         return self._private.sign(message)
 
 
+_FIELD = 2**255 - 19
+_SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        _FIELD - 1,
+        int.from_bytes(
+            bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+        ),
+        int.from_bytes(
+            bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"
+        ),
+    }
+)
+"""The y of every point whose order divides 8 ("Taming the many EdDSAs", 2020, table 1)."""
+
+
+def binds(key: bytes) -> bool:
+    """Tell whether an Ed25519 public key can bind anybody: in its one encoding, and of the large order.
+
+    Under a key of small order one signature serves for many messages, or for all of them: who "signed" with
+    it has signed nothing. RFC 8032 leaves such keys to the caller.
+    """
+    y = int.from_bytes(key, "little") & (2**255 - 1)
+    return y < _FIELD and y not in _SMALL_ORDER
+
+
 def is_signature(key: Key, signature: bytes, message: bytes) -> bool:
-    """Tell whether a signature over raw bytes is this key's."""
+    """Tell whether a signature over raw bytes is this key's, and the key is one that binds."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if not re.fullmatch(KEY_PATTERN, key, re.ASCII):
         return False
+    public = bytes.fromhex(key.removeprefix("ed25519:"))
+    if not binds(public):
+        return False
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:"))).verify(
-            signature, message
-        )
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True

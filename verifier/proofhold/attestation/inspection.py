@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from proofhold.attestation import nitro
 
 MAX_NAME_CHARS = 200
+MAX_WRAPPED_BYTES = 64 * 1024
 
 Tree: TypeAlias = dict[str, Any]
 """Texts, numbers, booleans, None, and lists and dicts of these."""
@@ -31,17 +33,36 @@ class Inspection:
 def inspect(document: bytes) -> Inspection:
     """Read a document of any format known here; the format is the one whose parser takes it.
 
+    Hexadecimal and base64, in which services hand documents out, are taken off first: here, where nothing is
+    believed. Whoever verifies takes the document itself.
+
     Raises:
         Malformed: ``attestation.unknown``: none does; the message says what each of them found.
 
     """
     found = []
+    bare = _unwrapped(document)
     for name, reader in _READERS.items():
         try:
-            return Inspection(name, reader(document))
+            return Inspection(name, reader(bare))
         except (Refusal, Malformed) as error:
             found.append(f"{name}: {error.message}")
     raise Malformed("attestation.unknown", f"no attestation document known here ({'; '.join(found)})")
+
+
+def _unwrapped(document: bytes) -> bytes:
+    """Take hexadecimal or base64 off, if the whole file is that; white space does not count."""
+    if len(document) > MAX_WRAPPED_BYTES:
+        return document
+    text = b"".join(document.split())
+    try:
+        return bytes.fromhex(text.decode("ascii").removeprefix("0x"))
+    except ValueError:
+        pass
+    try:
+        return base64.b64decode(text, validate=True) or document
+    except ValueError:
+        return document
 
 
 def _nitro(document: bytes) -> Tree:
