@@ -9,7 +9,6 @@ so whatever a backend takes from an entry is what the audit saw.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from proofhold.domain import InputSpec, check_input
 from proofhold.errors import Malformed, Misuse
 from proofhold.keys import MAX_DOCUMENT_BYTES, Signed, TrustStore
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock
-from proofhold.regular import open_regular
+from proofhold.regular import digest_of, open_regular
 
 MODELS_FOLDER = "models"
 CIRCUITS_FOLDER = "circuits"
@@ -368,8 +367,7 @@ def _load_service(path: Path, trust: TrustStore) -> ServiceEntry:
 
 def _stream_digest(path: Path) -> Digest:
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of(path)
     except OSError as error:
         raise CatalogueError("catalogue.missing", f"{path}: {error.strerror}") from error
 

@@ -6,7 +6,6 @@ compared with the files that are there. Whether the lock itself is true is what 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from proofhold.catalogue import (
 from proofhold.domain import PostProcessing
 from proofhold.errors import Misuse
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, SrsKind, check_name
-from proofhold.regular import open_regular
+from proofhold.regular import digest_of, open_regular
 
 MISSING = "missing"
 
@@ -125,8 +124,7 @@ def _digest(path: Path, max_bytes: int) -> str:
     try:
         if path.stat().st_size > max_bytes:
             return f"more than {max_bytes} bytes"
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of(path)
     except OSError:
         return MISSING
 

@@ -23,6 +23,7 @@ from proofhold.compile.srs import find
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Misuse
 from proofhold.locks import CircuitLock
+from proofhold.regular import digest_of
 
 _CIRCUIT_DIGEST_FILE = "circuit.sha256"
 """Notes what the circuit file was when it was made: no lock pins it, since ezkl writes another each time."""
@@ -101,7 +102,7 @@ def _make(published: bytes, settings: bytes, lock: CircuitLock, srs: Path, kept:
             ("verifying key", native.VK_FILE, lock.vk),
             ("proving key", native.PK_FILE, lock.pk),
         ):
-            made = file_digest((folder / file).read_bytes())
+            made = digest_of(folder / file)
             if made != pinned:
                 raise _differs(lock, what, made, pinned)
         _move(folder, kept)
@@ -119,9 +120,9 @@ def _holds(kept: Path, lock: CircuitLock) -> bool:
     pk, circuit, noted = (kept / name for name in (native.PK_FILE, native.CIRCUIT_FILE, _CIRCUIT_DIGEST_FILE))
     if not (pk.is_file() and circuit.is_file() and noted.is_file()):
         return False
-    if file_digest(circuit.read_bytes()) != noted.read_text():
+    if digest_of(circuit) != noted.read_text():
         return False
-    return pk.stat().st_size == lock.cost.pk_bytes and file_digest(pk.read_bytes()) == lock.pk
+    return pk.stat().st_size == lock.cost.pk_bytes and digest_of(pk) == lock.pk
 
 
 def _folder(lock: CircuitLock, cache: Path | None) -> Path:
@@ -135,8 +136,7 @@ def _move(source: Path, kept: Path) -> None:
     try:
         for name in (native.PK_FILE, native.CIRCUIT_FILE):
             shutil.copyfile(source / name, staging / name)
-        circuit = (staging / native.CIRCUIT_FILE).read_bytes()
-        (staging / _CIRCUIT_DIGEST_FILE).write_text(file_digest(circuit))
+        (staging / _CIRCUIT_DIGEST_FILE).write_text(digest_of(staging / native.CIRCUIT_FILE))
         try:
             staging.rename(kept)
         except OSError:
