@@ -58,6 +58,11 @@ COMMANDS = {
     ),
     "srs": ("proofhold_cli.srs", "srs_group", "Make or import a structured reference string."),
     "webhook": ("proofhold_cli.webhook", "webhook_group", "Tell others what an escrow does."),
+    "worker": (
+        "proofhold_cli.worker",
+        "worker_group",
+        "Check what is queued, on as many machines as it takes.",
+    ),
     "verify": ("proofhold_cli.verify", "verify_command", "Judge a bundle under a policy."),
 }
 """Name, module, attribute and summary: the summaries stand here so that --help imports no command."""

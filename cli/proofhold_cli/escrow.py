@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from proofhold_cli.errors import ExitCode
-from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option
+from proofhold_cli.parameters import ESCROW
 from proofhold_cli.settlement import fund_command, redeem_command, settle_command
 
 if TYPE_CHECKING:
@@ -29,15 +30,25 @@ escrow_group.add_command(redeem_command)
 
 
 @escrow_group.command("init")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.option("--id", "escrow", default="escrow", show_default=True, help="The escrow's name, for its jobs.")
 @click.option("--operator", "operators", multiple=True, help="A public key that may resolve disputes.")
+@click.option(
+    "--unbonding-s",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How long a released job's bond stays within reach of a transcript, in seconds.",
+)
 @json_option
-def init_command(home: Path, escrow: str, operators: tuple[str, ...], as_json: bool) -> None:
-    """Make an escrow in the folder HOME, which nobody else may look into."""
+def init_command(home: str, escrow: str, operators: tuple[str, ...], unbonding_s: int, as_json: bool) -> None:
+    """Make an escrow in HOME: a folder that nobody else may look into, or the address of a database.
+
+    An address is what PostgreSQL's own programs take: postgresql://host/name, or service=name.
+    """
     from proofhold.escrow.home import create_home
 
-    with create_home(home, escrow=escrow, operators=operators) as made:
+    with create_home(home, escrow=escrow, operators=operators, unbonding_s=unbonding_s) as made:
         content = {"id": made.id, "operators": list(made.operators)}
     if as_json:
         echo_json(content)
@@ -46,7 +57,7 @@ def init_command(home: Path, escrow: str, operators: tuple[str, ...], as_json: b
 
 
 @escrow_group.command("deposit")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("account")
 @click.argument("amount")
 @click.option("--currency", default="USDC:6", show_default=True, help="Code and decimal places.")
@@ -54,7 +65,7 @@ def init_command(home: Path, escrow: str, operators: tuple[str, ...], as_json: b
 @now_option
 @json_option
 def deposit_command(
-    home: Path,
+    home: str,
     account: str,
     amount: str,
     currency: str,
@@ -76,11 +87,11 @@ def deposit_command(
 
 
 @escrow_group.command("claim")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
 @now_option
 @json_option
-def claim_command(home: Path, bundle_file: Path, now: int | None, as_json: bool) -> None:
+def claim_command(home: str, bundle_file: Path, now: int | None, as_json: bool) -> None:
     """Record the provider's claim from BUNDLE, and deposit its output. The first claim wins."""
     from proofhold.escrow.home import open_home
     from proofhold_cli.files import read_bundle
@@ -92,11 +103,11 @@ def claim_command(home: Path, bundle_file: Path, now: int | None, as_json: bool)
 
 
 @escrow_group.command("decline")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("decline_file", metavar="DECLINE", type=FILE)
 @now_option
 @json_option
-def decline_command(home: Path, decline_file: Path, now: int | None, as_json: bool) -> None:
+def decline_command(home: str, decline_file: Path, now: int | None, as_json: bool) -> None:
     """Give the buyer the money back at the provider's signed word, and pay it out."""
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
@@ -112,44 +123,120 @@ def decline_command(home: Path, decline_file: Path, now: int | None, as_json: bo
     _report(record, as_json=as_json)
 
 
+@escrow_group.command("two-keys")
+@click.argument("home", type=ESCROW)
+@click.argument("above")
+@click.option("--currency", default="USDC:6", show_default=True, help="Code and decimal places.")
+@json_option
+def two_keys_command(home: str, above: str, currency: str, as_json: bool) -> None:
+    """Ask for two operators' keys whenever a resolution decides a price above ABOVE, such as 1000."""
+    from proofhold.escrow.home import open_home
+    from proofhold.money import Currency
+
+    unit = Currency.named(currency)
+    with open_home(home) as escrow:
+        escrow.set_two_keys(unit, unit.parse(above))
+    if as_json:
+        echo_json({"above": above, "currency": unit.code})
+    else:
+        click.echo(f"two keys above {unit.show(unit.parse(above))}")
+
+
 @escrow_group.command("resolve")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
-@click.option("--outcome", type=click.Choice(["release", "refund"]), required=True, help="Who gets it.")
-@click.option("--reason", required=True, help="Why, in words: it is signed.")
-@click.option("--key", "key_file", type=FILE, required=True, help="An operator's private key.")
+@click.option("--outcome", type=click.Choice(["release", "refund"]), help="Who gets it.")
+@click.option("--reason", help="Why, in words: it is signed.")
+@click.option(
+    "--key", "key_files", type=FILE, required=True, multiple=True, help="An operator's private key."
+)
+@click.option("--sign-to", "signed_file", type=FILE, help="Only sign, and write it there for a second key.")
+@click.option("--signed", "from_file", type=FILE, help="What another operator has signed, to sign as well.")
 @seq_option
 @now_option
 @json_option
 def resolve_command(
-    home: Path,
+    home: str,
     hold: str,
-    outcome: str,
-    reason: str,
-    key_file: Path,
+    outcome: str | None,
+    reason: str | None,
+    key_files: tuple[Path, ...],
+    signed_file: Path | None,
+    from_file: Path | None,
     seq: int,
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Decide a disputed HOLD by an operator's signed word, and pay it out."""
+    """Decide a disputed HOLD by an operator's signed word, and pay it out.
+
+    Above the amount of `two-keys` it takes two operators: one signs with --sign-to, the other with --signed.
+    """
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
     from proofhold.job import Resolution, ResolutionOutcome
     from proofhold.keys import Signed, SigningKey
+    from proofhold_cli.files import read_file, write_file
 
-    resolution = Resolution(job=hold, seq=seq, outcome=ResolutionOutcome(outcome), reason=reason)
+    if (from_file is None) == (outcome is None or not reason):
+        raise click.UsageError("Say --outcome and --reason, or what was --signed.")
+    if from_file is not None:
+        signed = Signed.decode(Resolution, read_file(from_file))
+        if (signed.document.job, signed.document.seq) != (hold, seq):
+            raise click.UsageError(f"It resolves capture {signed.document.seq} of {signed.document.job}.")
+        click.echo(f"{signed.document.outcome}, because: {signed.document.reason}", err=True)
+    else:
+        chosen = ResolutionOutcome(outcome or "")
+        signed = Signed.new(Resolution(job=hold, seq=seq, outcome=chosen, reason=reason or ""))
+    for key_file in key_files:
+        signed = signed.signed(SigningKey.load(key_file))
+    if signed_file is not None:
+        write_file(signed_file, signed.encode())
+        click.echo(f"signed, for another operator to sign as well: {signed_file}")
+        return
     with open_home(home) as escrow:
-        escrow.resolve(Signed.new(resolution, SigningKey.load(key_file)), now=clock(now))
+        escrow.resolve(signed, now=clock(now))
         escrow.pump(LedgerRail(), now=clock(now))
         record = escrow.hold(hold)
     _report(record, as_json=as_json)
 
 
+@escrow_group.command("export")
+@click.argument("home", type=ESCROW)
+@click.argument("file", type=FILE)
+@json_option
+def export_command(home: str, file: Path, as_json: bool) -> None:
+    """Write everything that the escrow at HOME holds into a new FILE. Keep it: it holds secrets."""
+    from proofhold.escrow.home import open_home
+
+    with open_home(home) as escrow:
+        rows = escrow.export_to(file)
+    if as_json:
+        echo_json({"file": str(file), "rows": rows})
+    else:
+        click.echo(f"{rows} rows in {file}")
+
+
+@escrow_group.command("import")
+@click.argument("home", type=ESCROW)
+@click.argument("file", type=FILE)
+@json_option
+def import_command(home: str, file: Path, as_json: bool) -> None:
+    """Make a new escrow at HOME of FILE, an export of any escrow; its books are audited before it is kept."""
+    from proofhold.escrow.home import import_home
+
+    with import_home(home, file) as escrow:
+        name = escrow.id
+    if as_json:
+        echo_json({"file": str(file), "id": name})
+    else:
+        click.echo(f"escrow {name} from {file}: the books agree")
+
+
 @escrow_group.command("expire")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @now_option
 @json_option
-def expire_command(home: Path, now: int | None, as_json: bool) -> None:
+def expire_command(home: str, now: int | None, as_json: bool) -> None:
     """Do everything that time alone does, and pay out what is decided."""
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
@@ -166,10 +253,10 @@ def expire_command(home: Path, now: int | None, as_json: bool) -> None:
 
 
 @escrow_group.command("show")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
 @json_option
-def show_command(home: Path, hold: str, as_json: bool) -> None:
+def show_command(home: str, hold: str, as_json: bool) -> None:
     """Show HOLD, named by its job's digest, with everything that happened to it."""
     from proofhold.escrow.home import open_home
 
@@ -187,9 +274,9 @@ def show_command(home: Path, hold: str, as_json: bool) -> None:
 
 
 @escrow_group.command("balances")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @json_option
-def balances_command(home: Path, as_json: bool) -> None:
+def balances_command(home: str, as_json: bool) -> None:
     """List what every account holds. They sum to zero."""
     from proofhold.escrow.home import open_home
 
@@ -213,9 +300,9 @@ def balances_command(home: Path, as_json: bool) -> None:
 
 
 @escrow_group.command("audit")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @json_option
-def audit_command(home: Path, as_json: bool) -> None:
+def audit_command(home: str, as_json: bool) -> None:
     """Recompute the books from what is append-only. Ends with 1 if they do not agree."""
     from proofhold.escrow.home import open_home
 
@@ -232,12 +319,12 @@ def audit_command(home: Path, as_json: bool) -> None:
 
 
 @escrow_group.command("reveal")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
 @click.option("--out", "out_file", type=FILE, help="Also write it as an answers file for `proofhold verify`.")
 @seq_option
 @json_option
-def reveal_command(home: Path, hold: str, out_file: Path | None, seq: int, as_json: bool) -> None:
+def reveal_command(home: str, hold: str, out_file: Path | None, seq: int, as_json: bool) -> None:
     """Print the sampling secret of HOLD, in hexadecimal, once its claim is recorded."""
     from proofhold.answers import encode_answers
     from proofhold.escrow.home import open_home
@@ -255,12 +342,12 @@ def reveal_command(home: Path, hold: str, out_file: Path | None, seq: int, as_js
 
 
 @escrow_group.command("deliver")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write the output payload.")
 @seq_option
 @json_option
-def deliver_command(home: Path, hold: str, out_file: Path, seq: int, as_json: bool) -> None:
+def deliver_command(home: str, hold: str, out_file: Path, seq: int, as_json: bool) -> None:
     """Write the buyer's output to a file, when the job's delivery rule allows."""
     from proofhold.escrow.home import open_home
     from proofhold.payload import encode_payload

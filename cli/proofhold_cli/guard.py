@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.parameters import ESCROW
 from proofhold_cli.terminal import one_line, print_table
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def plan_command(
 
 
 @guard_group.command("set")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @loss_option
 @delta_option
 @detection_option
@@ -95,7 +96,7 @@ def plan_command(
 @now_option
 @json_option
 def set_command(
-    home: Path,
+    home: str,
     loss: str,
     delta: str,
     detection: str,

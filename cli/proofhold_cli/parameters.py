@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 import click
@@ -44,5 +45,18 @@ class PlainDecimal(click.ParamType[Decimal]):
         return Decimal(text)
 
 
+class Escrow(click.ParamType[str]):
+    """Where an escrow is: a folder, or the address of a PostgreSQL database."""
+
+    name = "folder|address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take one as it is: whether it exists is found out when it is opened."""
+        del param, ctx
+        text = str(value)
+        return text if "://" in text or "=" in text else str(Path(text))
+
+
 INSTANT: Final = Instant()
 DECIMAL: Final = PlainDecimal()
+ESCROW: Final = Escrow()

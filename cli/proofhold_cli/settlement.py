@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from proofhold_cli.errors import ExitCode
-from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.parameters import ESCROW
 from proofhold_cli.root import root_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fund")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("job_file", metavar="JOB", type=FILE)
 @click.argument("input_file", metavar="INPUT", type=FILE)
 @policy_option
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @root_option
 @json_option
 def fund_command(
-    home: Path,
+    home: str,
     job_file: Path,
     input_file: Path,
     policy_name: str,
@@ -66,7 +67,7 @@ def fund_command(
 
 
 @click.command("settle")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
 @click.option("--key", "key_file", type=FILE, required=True, help="The verifier's private key.")
 @click.option("--answers", "answers_file", type=FILE, help="What an earlier verdict needed.")
@@ -76,7 +77,7 @@ def fund_command(
 @root_option
 @json_option
 def settle_command(
-    home: Path,
+    home: str,
     bundle_file: Path,
     key_file: Path,
     answers_file: Path | None,
@@ -122,11 +123,11 @@ def settle_command(
 
 
 @click.command("redeem")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("receipt_file", metavar="RECEIPT", type=FILE)
 @now_option
 @json_option
-def redeem_command(home: Path, receipt_file: Path, now: int | None, as_json: bool) -> None:
+def redeem_command(home: str, receipt_file: Path, now: int | None, as_json: bool) -> None:
     """Let a signed RECEIPT decide: for a verifier that runs elsewhere. It decides one capture of one hold."""
     from proofhold.errors import Misuse
     from proofhold.escrow.home import open_home

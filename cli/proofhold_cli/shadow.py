@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from proofhold_cli.files import FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.files import clock, echo_json, json_option, now_option
+from proofhold_cli.parameters import ESCROW
 
 if TYPE_CHECKING:
     from proofhold.shadow import CurrencyReport
@@ -19,9 +19,9 @@ def shadow_group() -> None:
 
 
 @shadow_group.command("report")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @json_option
-def report_command(home: Path, as_json: bool) -> None:
+def report_command(home: str, as_json: bool) -> None:
     """Show where the hook agrees with what became of the money, and what is at stake where it does not."""
     from proofhold.escrow.home import open_home
     from proofhold.shadow import report
@@ -45,13 +45,13 @@ def report_command(home: Path, as_json: bool) -> None:
 
 
 @shadow_group.command("tell")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
 @click.option("--actual", type=click.Choice(["release", "refund"]), required=True, help="Who got the money.")
 @click.option("--seq", type=click.IntRange(min=0), default=0, help="The capture, from 0.")
 @now_option
 @json_option
-def tell_command(home: Path, hold: str, actual: str, seq: int, now: int | None, as_json: bool) -> None:
+def tell_command(home: str, hold: str, actual: str, seq: int, now: int | None, as_json: bool) -> None:
     """Say what became of HOLD where the money moved outside of this escrow. It is told once."""
     from proofhold.escrow.escrow import Ruling
     from proofhold.escrow.home import open_home

@@ -135,7 +135,7 @@ class ProcessRunner:
             threads,
             tasks_per_worker,
             {part: number for number, part in enumerate(dict.fromkeys(kept))},
-            _name_of(warm_up) if warm_up else "",
+            name_of(warm_up) if warm_up else "",
         )
         if len(settings.kept) > MAX_KEPT:
             raise Misuse(f"{len(settings.kept)} kept parts, expected at most {MAX_KEPT}")
@@ -163,11 +163,11 @@ class ProcessRunner:
         """
         with self._all_workers() as workers, ThreadPoolExecutor(len(workers)) as threads:
             self._check_open()
-            list(threads.map(lambda worker: worker.run(_name_of(ready), (), START_ALLOWANCE_S), workers))
+            list(threads.map(lambda worker: worker.run(name_of(ready), (), START_ALLOWANCE_S), workers))
 
     def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
         """Run the task in a worker, waiting for an idle one."""
-        name = _name_of(task)
+        name = name_of(task)
         worker = self._idle.get()
         try:
             # Only now: it may have been closed while we waited, and nothing is to start after that.
@@ -320,7 +320,13 @@ class _Worker:
             return "still running"
 
 
-def _name_of(task: Task) -> str:
+def name_of(task: Task) -> str:
+    """Give the name by which another process finds a task.
+
+    Raises:
+        Misuse: it is no module-level function.
+
+    """
     module, name = task.__module__, task.__qualname__
     if "." in name or "<" in name:
         raise Misuse(f"a task is a module-level function, got {module}.{name}")

@@ -17,7 +17,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
 from proofhold import endorsing
@@ -25,7 +25,8 @@ from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Fault, Inconclusive, NeedKind, Property, Reason, Verdict
 from proofhold.decision import Decision, Mode, Outcome
 from proofhold.errors import Misuse
-from proofhold.escrow.escrow import Applied, CaptureRecord, Escrow, HoldRecord, Ruling
+from proofhold.escrow.escrow import Applied, CaptureRecord, Escrow, HoldRecord, Ruled, Ruling
+from proofhold.escrow.metering import share
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.shadows import ShadowBook
 from proofhold.escrow.states import State
@@ -47,6 +48,8 @@ ModeName: TypeAlias = Mode | Literal["live", "shadow"]
 T = TypeVar("T")
 
 DEFAULT_LEASE_S = 600
+AWAITS_RECEIPTS = "awaits_receipts"
+"""The code of what is kept until other verifiers have said the same."""
 MAX_BESIDE_THE_LOOP = 256
 """How many settlements callers in event loops wait for at once; the ledger commits once for many of them."""
 
@@ -310,6 +313,37 @@ async def averify_and_settle(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A receipt that moves nothing, by itself or yet: the code says why."""
+
+    code: str
+
+
+def rule(record: HoldRecord, receipt: Receipt, *, escrow: Escrow, now: int) -> Ruled | Kept:
+    """Compare a signed receipt with a hold's record (P4), and say what it rules, without carrying it out.
+
+    For whoever settles many at once (`Escrow.apply_many`). Where several verifiers have to say the same, the
+    receipt is counted, and the ruling is given once there are enough.
+
+    Raises:
+        Refused: as `settle_receipt`.
+
+    """
+    quorum = endorsing.find_quorum(escrow, record.job.document)
+    endorsing.require_signer(receipt, record, quorum)
+    seq, ruling = _compare(record, receipt), ruling_of(receipt)
+    if ruling is None:
+        return Kept(receipt.reasons[0].code if receipt.reasons else "inconclusive")
+    if quorum is not None:
+        so_far = endorsing.endorse(escrow, record, seq, receipt, ruling, quorum, now=now)
+        if so_far.missing:
+            return Kept(AWAITS_RECEIPTS)
+        receipt = so_far.receipt
+    observation = observation_of(receipt)
+    return Ruled(record.id, seq, ruling, receipt.digest, receipt.encode(), receipt.one_use, observation)
+
+
 def ruling_of(receipt: Receipt) -> Ruling | None:
     """Say what a receipt's outcome does to a capture; None leaves it as it is."""
     match receipt.outcome:
@@ -406,12 +440,14 @@ def _kept(record: HoldRecord, seq: int, receipt: Receipt) -> Decision:
 
 def _with_figures(decision: Decision, record: HoldRecord, *, at: int) -> Decision:
     """Add what a ruling of time `at` moves, and until when it can still be turned."""
-    job, claim = record.job.document, record.capture(decision.seq).claim
+    job, capture = record.job.document, record.capture(decision.seq)
+    claim = capture.claim
     match decision.outcome:
         case Outcome.RELEASE:
-            amount, open_until = (0 if claim is None else claim.document.amount), None
+            amount, open_until = (0 if claim is None else claim.document.amount - capture.base), None
         case Outcome.REFUND:
-            amount, open_until = job.price, None
+            claimed = None if claim is None else claim.document.amount
+            amount, open_until = share(job, capture.seq, capture.base, claimed), None
         case _:
             amount, open_until = 0, at + job.dispute_s
     return replace(decision, amount=amount, open_until=open_until)
@@ -470,6 +506,7 @@ __all__ = [
     "fund",
     "funding_objections",
     "observation_of",
+    "rule",
     "settle",
     "settle_receipt",
     "verify_and_settle",

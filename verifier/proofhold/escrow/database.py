@@ -70,7 +70,8 @@ class SqliteTransaction:
         """Write rows."""
         marks = ", ".join("?" * len(table.columns))
         conflict = f" ON CONFLICT ({', '.join(table.key)}) DO NOTHING" if once else ""
-        sql = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks}){conflict}"  # noqa: S608
+        columns = ", ".join(f'"{name}"' for name in table.columns)
+        sql = f"INSERT INTO {table.name} ({columns}) VALUES ({marks}){conflict}"  # noqa: S608
         self.connection.executemany(sql, rows)
 
     def update_many(self, table: Table, rows: Sequence[Values]) -> int:
@@ -259,8 +260,9 @@ def statements(migration: Migration) -> Iterator[str]:
 
 @lru_cache
 def _select(table: Table) -> str:
-    where = " AND ".join(f"{name} = ?" for name in table.key)
-    return f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {where}"  # noqa: S608
+    where = " AND ".join(f'"{name}" = ?' for name in table.key)
+    columns = ", ".join(f'"{name}"' for name in table.columns)
+    return f"SELECT {columns} FROM {table.name} WHERE {where}"  # noqa: S608
 
 
 @lru_cache

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,6 +18,7 @@ from proofhold.contention import SignedChallenge, SignedDisputeAnswer
 from proofhold.errors import Misuse
 from proofhold.escrow import (
     audit,
+    carrying,
     disputing,
     guarding,
     guards,
@@ -44,6 +46,7 @@ from proofhold.escrow.escrow import (
 )
 from proofhold.escrow.guarding import GuardRecord
 from proofhold.escrow.ledger import Balance
+from proofhold.escrow.queue import WorkQueue
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import RELEASE_SIDE
@@ -90,6 +93,15 @@ class LedgerEscrow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def export_to(self, path: Path) -> int:
+        """Write everything into a new file, and give the number of rows: see `carrying`."""
+        return carrying.export_to(self._database, path)
+
+    @property
+    def queue(self) -> WorkQueue:
+        """The queue of what is to be checked."""
+        return WorkQueue(self._database)
 
     @property
     def asynchronous(self) -> AsyncEscrow:

@@ -113,6 +113,8 @@ class CaptureRecord:
     """Unix seconds: the `now` of its verification (PROTOCOL P8)."""
     changed_at: int
     decisions: tuple[Decision, ...]
+    base: int = 0
+    """What the claim before this one came to, in atomic units: it settles what it exceeds that by."""
 
 
 @dataclass(frozen=True, slots=True)

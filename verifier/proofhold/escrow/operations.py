@@ -15,7 +15,7 @@ from proofhold.canonical import DIGEST_BYTES, Digest
 from proofhold.contention import SignedChallenge, SignedDisputeAnswer
 from proofhold.core import Fault
 from proofhold.errors import Misuse
-from proofhold.escrow import disputing, guarding, guards, ledger, moves, reports, timers
+from proofhold.escrow import disputing, guarding, guards, ledger, moves, queue, reports, timers
 from proofhold.escrow.books import Books
 from proofhold.escrow.driver import Operation, Transaction
 from proofhold.escrow.escrow import (
@@ -37,6 +37,7 @@ from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import Event, State
 from proofhold.escrow.tables import (
     ACCOUNT,
+    ATTEMPT,
     CAPTURE,
     DECISION,
     DOCUMENT,
@@ -47,6 +48,7 @@ from proofhold.escrow.tables import (
     SECRET,
     TRANSFER,
     TWO_KEYS,
+    WORK,
 )
 from proofhold.guard import Observation, Terms
 from proofhold.job import (
@@ -444,6 +446,7 @@ def _apply(books: Books, ruled: Ruled, now: int) -> Applied:
     event, cause = _EVENT_OF_RULING[ruling], ruled.receipt_digest
     capture = moves.move_capture(books, capture, event, now=now, cause=cause, noted=noted)
     books.insert(DECISION, hold, seq, ruling.value, ruled.receipt_digest, ruled.receipt, now)
+    queue.acknowledge(books, capture, ruling.value, now=now)
     # A dispute of no length ends where it begins: the refund at once, the bond stays frozen.
     capture = timers.advance(books, capture, now=now)
     decision = Decision(ruling, ruled.receipt_digest, ruled.receipt, now)
@@ -458,6 +461,8 @@ def _fetch_for(books: Books, rulings: Sequence[Ruled]) -> None:
     books.fetch(CAPTURE, captures)
     books.fetch(DECISION, [(r.hold, r.seq, r.ruling.value) for r in rulings])
     books.fetch(GUARD_HOLD, holds)
+    books.fetch(WORK, captures)
+    books.fetch(ATTEMPT, [(*at, row["attempts"]) for at in captures if (row := books.find(CAPTURE, *at))])
     books.fetch(ONE_USE, [(digest,) for ruled in rulings for digest in ruled.one_use])
     books.fetch(TRANSFER, [(f"free:{hold}",) for (hold,) in holds])
     jobs = [

@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from proofhold.errors import Misuse
+from proofhold.escrow import carrying
 from proofhold.escrow.desk import LedgerEscrow, establish, require_terms
 from proofhold.escrow.driver import (
     BUSY_TIMEOUT_S,
@@ -274,6 +276,24 @@ class PostgresEscrow(LedgerEscrow):
         return cls(database)
 
     @classmethod
+    def import_from(cls, file: Path, url: str) -> Self:
+        """Make a new escrow of what `export_to` wrote, of either driver.
+
+        Raises:
+            Misuse: there is an escrow already, or the file cannot be read.
+            Malformed: the file is no export, or not whole.
+            Refused: ``escrow.amount``, ``escrow.books``.
+
+        """
+        database = PostgresDatabase(url, create=True)
+        try:
+            carrying.import_from(database, file)
+            return cls(database)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
     def open(cls, url: str, *, connections: int = CONNECTIONS) -> Self:
         """Open an escrow.
 
@@ -407,18 +427,18 @@ def _unnest(table: Table, names: Sequence[str], columns: Sequence[str]) -> str:
 @lru_cache
 def _select_many(table: Table, *, lock: bool) -> str:
     wanted = _unnest(table, table.key, [f"k{i}" for i, _ in enumerate(table.key)])
-    where = " AND ".join(f"t.{name} = k{i}" for i, name in enumerate(table.key))
-    columns = ", ".join(f"t.{name}" for name in table.columns)
-    order = ", ".join(f"t.{name}" for name in table.key)
+    where = " AND ".join(f't."{name}" = k{i}' for i, name in enumerate(table.key))
+    columns = ", ".join(f't."{name}"' for name in table.columns)
+    order = ", ".join(f't."{name}"' for name in table.key)
     locking = " FOR NO KEY UPDATE OF t" if lock else ""
     return f"SELECT {columns} FROM {table.name} AS t JOIN {wanted} ON {where} ORDER BY {order}{locking}"  # noqa: S608
 
 
 @lru_cache
 def _insert_many(table: Table, *, once: bool) -> str:
-    names = tuple(table.columns)
+    names = tuple(f'"{name}"' for name in table.columns)
     conflict = f" ON CONFLICT ({', '.join(table.key)}) DO NOTHING" if once else ""
-    given = _unnest(table, names, names)
+    given = _unnest(table, tuple(table.columns), names)
     return f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM {given}{conflict}"  # noqa: S608
 
 

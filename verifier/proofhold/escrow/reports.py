@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proofhold.canonical import Digest
+from proofhold.escrow.books import Books
 from proofhold.escrow.driver import Row, Transaction
 from proofhold.escrow.escrow import (
     BondRecord,
@@ -12,9 +13,10 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
-from proofhold.escrow.moves import read_job
+from proofhold.escrow.moves import Capture, read_job
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
+from proofhold.escrow.tables import DOCUMENT, HOLD
 from proofhold.job import Claim, SignedClaim
 from proofhold.keys import Signed
 
@@ -53,6 +55,27 @@ def capture_record(tx: Transaction, hold: Digest, seq: int) -> CaptureRecord:
     return _capture_record(tx, tx.execute(sql, (hold, seq)).fetchone())
 
 
+def record_in_books(books: Books, capture: Capture) -> HoldRecord:
+    """Give a hold with one of its captures as books have them: one that is claimed, and not decided."""
+    held = books.find(HOLD, capture.hold) or {}
+    claim = books.find(DOCUMENT, capture.hold, capture.seq, "claim")
+    record = CaptureRecord(
+        hold=capture.hold,
+        seq=capture.seq,
+        state=capture.state,
+        due=capture.due,
+        attempts=capture.attempts,
+        claim=None if claim is None else Signed.decode(Claim, bytes(claim["body"])),
+        claimed_at=capture.claimed_at,
+        changed_at=capture.changed_at,
+        decisions=(),
+        base=capture.base,
+    )
+    job = read_job(bytes(held["job"]))
+    bond = BondRecord(capture.bond_state, job.document.bond, capture.bond_due)
+    return HoldRecord(capture.hold, job, held["funded_at"], bond, (record,))
+
+
 def find_document(tx: Transaction, hold: Digest, seq: int, kind: str) -> bytes | None:
     """Read a stored document of one kind, or None."""
     sql = "SELECT body FROM document WHERE hold = ? AND seq = ? AND kind = ?"
@@ -84,6 +107,7 @@ def _capture_record(tx: Transaction, row: Row) -> CaptureRecord:
         claim=find_claim(tx, hold, seq),
         claimed_at=row["claimed_at"],
         changed_at=row["changed_at"],
+        base=row["base"],
         decisions=tuple(_decision(decision) for decision in decisions.fetchall()),
     )
 

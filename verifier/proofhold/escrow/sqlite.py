@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from proofhold.escrow import carrying
 from proofhold.escrow.database import SqliteDatabase
 from proofhold.escrow.desk import LedgerEscrow, establish, require_terms
 from proofhold.keys import Key
@@ -34,6 +35,24 @@ class SqliteEscrow(LedgerEscrow):
         database = SqliteDatabase(path, create=True)
         database.write(partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
         return cls(database)
+
+    @classmethod
+    def import_from(cls, file: Path, path: Path) -> Self:
+        """Make a new escrow of what `export_to` wrote, of either driver.
+
+        Raises:
+            Misuse: there is an escrow already, or the file cannot be read.
+            Malformed: the file is no export, or not whole.
+            Refused: ``escrow.amount``, ``escrow.books``.
+
+        """
+        database = SqliteDatabase(path, create=True)
+        try:
+            carrying.import_from(database, file)
+            return cls(database)
+        except BaseException:
+            database.close()
+            raise
 
     @classmethod
     def open(cls, path: Path) -> Self:

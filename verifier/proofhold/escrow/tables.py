@@ -164,7 +164,7 @@ TWO_KEYS = Table("two_keys", ("currency",), {"currency": _T, "above": _A}, mutab
 WORK = Table(
     "work",
     ("hold", "seq"),
-    _AT | {"bundle": _B, "queued_at": _N, "ready_at": _N},
+    _AT | {"bundle": _B, "answers": _B, "queued_at": _N, "ready_at": _N},
     mutable=("ready_at",),
 )
 ATTEMPT = Table(

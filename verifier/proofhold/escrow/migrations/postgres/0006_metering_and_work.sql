@@ -38,6 +38,7 @@ CREATE TABLE work (
   hold      name_text NOT NULL,
   seq       bigint NOT NULL,
   bundle    bytea NOT NULL,
+  answers   bytea,
   queued_at bigint NOT NULL,
   ready_at  bigint NOT NULL,         -- the first second at which a worker may take it
   PRIMARY KEY (hold, seq),

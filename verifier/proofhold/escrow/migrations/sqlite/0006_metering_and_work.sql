@@ -70,6 +70,7 @@ CREATE TABLE work (
   hold      TEXT NOT NULL,
   seq       INTEGER NOT NULL,
   bundle    BLOB NOT NULL,
+  answers   BLOB,
   queued_at INTEGER NOT NULL,
   ready_at  INTEGER NOT NULL,         -- the first second at which a worker may take it
   PRIMARY KEY (hold, seq),

@@ -1,0 +1,222 @@
+"""The lease table: taken in batches, acknowledged by what settles, kept, given back, and never for ever."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from escrow_builders import START, VERIFICATION_S, Scene, digest_of, refused
+from proofhold.errors import Misuse
+from proofhold.escrow import MAX_ATTEMPTS, HoldRecord, Ruled, Ruling
+from proofhold.escrow.queue import Lease, WorkerRecord
+from stores import Store
+
+LEASE_S = 10
+
+
+def queued(scene: Scene, count: int = 1, **changes: object) -> list[HoldRecord]:
+    holds = [scene.claimed(**changes) for _ in range(count)]
+    for hold in holds:
+        scene.escrow.queue.add(hold.id, 0, f"bundle of {hold.id}".encode(), now=scene.now)
+    return holds
+
+
+def take(scene: Scene, worker: str = "w", limit: int = 10) -> tuple[Lease, ...]:
+    return scene.escrow.queue.take(worker, limit=limit, lease_s=LEASE_S, now=scene.now)
+
+
+def outcomes(scene: Scene, hold: HoldRecord) -> list[str | None]:
+    return [attempt.outcome for attempt in scene.escrow.queue.attempts(hold.id, 0)]
+
+
+def test_what_is_taken_has_everything_that_a_check_takes(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (lease,) = take(scene)
+    assert (lease.hold, lease.seq, lease.number, lease.until) == (hold.id, 0, 1, START + LEASE_S)
+    assert lease.bundle == f"bundle of {hold.id}".encode()
+    assert lease.answers is None
+    assert lease.secret == scene.escrow.reveal(hold.id, 0)
+    held = scene.escrow.hold(hold.id)
+    assert lease.record == held
+    assert scene.state(hold) == "verifying"
+    assert take(scene) == ()
+
+
+def test_work_is_taken_in_batches_oldest_first(scene: Scene) -> None:
+    first = queued(scene, 3)
+    scene.now += 1
+    second = queued(scene, 3)
+    taken = [lease.hold for _ in range(3) for lease in take(scene, limit=2)]
+    assert set(taken[:3]) == {hold.id for hold in first}
+    assert set(taken[3:]) == {hold.id for hold in second}
+
+
+def test_a_ruling_acknowledges_its_work(scene: Scene, store: Store) -> None:
+    holds = queued(scene, 3)
+    take(scene)
+    scene.apply(holds[0], Ruling.RELEASE)
+    rulings = [Ruled(h.id, 0, Ruling.REFUND, digest_of(h.id), b"r") for h in holds[1:]]
+    scene.escrow.apply_many(rulings, now=scene.now)
+    assert store.query("SELECT count(*) FROM work") == [(0,)]
+    assert [outcomes(scene, hold) for hold in holds] == [["release"], ["refund"], ["refund"]]
+
+
+def test_a_ruling_that_is_undone_acknowledges_nothing(scene: Scene, store: Store) -> None:
+    used, (hold,) = scene.claimed(), queued(scene)
+    take(scene)
+    one_use = (digest_of("a quote"),)
+    outcomes_ = scene.escrow.apply_many(
+        [Ruled(h.id, 0, Ruling.RELEASE, digest_of(h.id), b"r", one_use) for h in (used, hold)], now=scene.now
+    )
+    assert getattr(outcomes_[1], "code", "") == "claim.reused_evidence"
+    assert store.query("SELECT count(*) FROM work") == [(1,)]
+    assert outcomes(scene, hold) == [None]
+
+
+def test_a_lease_that_ends_goes_to_another_worker(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (first,) = take(scene, "one")
+    scene.now += LEASE_S - 1
+    assert take(scene, "two") == ()
+    scene.now += 1
+    (second,) = take(scene, "two")
+    assert (first.number, second.number) == (1, 2)
+    attempts = scene.escrow.queue.attempts(hold.id, 0)
+    assert [(a.worker, a.outcome) for a in attempts] == [("one", "lease_end"), ("two", None)]
+    scene.escrow.queue.give_back(first, outcome="late", after_s=0, now=scene.now)
+    assert scene.state(hold) == "verifying", "what is no longer its own it cannot give back"
+    assert scene.escrow.queue.renew([first, second], lease_s=LEASE_S, now=scene.now) == ((hold.id, 0),)
+
+
+def test_a_lease_is_kept_while_its_worker_says_so(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (lease,) = take(scene)
+    for _ in range(3):
+        scene.now += LEASE_S - 1
+        assert scene.escrow.queue.renew([lease], lease_s=LEASE_S, now=scene.now) == ((hold.id, 0),)
+        assert take(scene, "another") == ()
+    assert scene.escrow.hold(hold.id).capture(0).attempts == 1
+    scene.now += LEASE_S
+    assert scene.escrow.queue.renew([lease], lease_s=LEASE_S, now=scene.now) == ()
+
+
+def test_no_renewal_outlives_the_verification_deadline(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (lease,) = take(scene)
+    scene.escrow.queue.renew([lease], lease_s=10 * VERIFICATION_S, now=scene.now)
+    assert scene.escrow.hold(hold.id).capture(0).due == START + VERIFICATION_S
+    scene.now += VERIFICATION_S
+    assert take(scene) == ()
+    assert scene.state(hold) == "disputed"
+
+
+def test_what_comes_to_nothing_rests_and_is_tried_again(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (lease,) = take(scene)
+    scene.escrow.queue.give_back(lease, outcome="runner.died", after_s=3, now=scene.now)
+    assert scene.state(hold) == "claimed"
+    assert take(scene) == ()
+    scene.now += 3
+    (again,) = take(scene)
+    assert again.number == 2
+    assert outcomes(scene, hold) == ["runner.died", None]
+
+
+def test_poison_ends_as_a_dispute_with_its_history(scene: Scene, store: Store) -> None:
+    (hold,) = queued(scene)
+    for number in range(1, MAX_ATTEMPTS + 1):
+        (lease,) = take(scene, f"worker {number}")
+        assert lease.number == number
+        if number % 2:
+            scene.escrow.queue.give_back(lease, outcome="runner.died", after_s=0, now=scene.now)
+        scene.now += LEASE_S
+    assert take(scene) == ()
+    assert scene.state(hold) == "disputed"
+    assert outcomes(scene, hold) == ["runner.died", "lease_end", "runner.died", "lease_end", "runner.died"]
+    assert store.query("SELECT count(*) FROM work") == [(0,)]
+    status = scene.escrow.queue.status(now=scene.now)
+    assert (status.ready, status.taken, status.poisoned) == (0, 0, 1)
+
+
+def test_what_time_or_people_decided_leaves_the_queue(scene: Scene, store: Store) -> None:
+    holds = queued(scene, 2)
+    scene.apply(holds[0], Ruling.DISPUTE)
+    scene.now += VERIFICATION_S
+    scene.escrow.run_timers(scene.now)
+    assert {scene.state(hold) for hold in holds} == {"disputed"}
+    assert take(scene) == ()
+    assert store.query("SELECT count(*) FROM work") == [(0,)]
+
+
+def test_a_check_outside_of_the_queue_is_not_disturbed(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    scene.escrow.begin_verification(hold.id, 0, lease_s=LEASE_S, now=scene.now)
+    assert take(scene) == ()
+    scene.now += LEASE_S
+    (lease,) = take(scene)
+    assert lease.number == 2
+
+
+def test_work_that_is_handed_in_again_is_replaced(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (lease,) = take(scene)
+    scene.escrow.queue.set_aside(lease, outcome="awaits_opening", now=scene.now)
+    scene.escrow.end_verification(hold.id, 0, now=scene.now)
+    assert take(scene) == ()
+    for answers in (b"no", b"the opening"):
+        scene.escrow.queue.add(hold.id, 0, b"the same", answers=answers, now=scene.now)
+    (again,) = take(scene)
+    assert (again.bundle, again.answers, again.number) == (b"the same", b"the opening", 2)
+    assert outcomes(scene, hold) == ["awaits_opening", None]
+
+
+def test_only_what_waits_for_a_verdict_is_queued(scene: Scene) -> None:
+    hold, decided = scene.fund(), scene.claimed()
+    with refused("escrow.not_claimed"):
+        scene.escrow.queue.add(hold.id, 0, b"b", now=scene.now)
+    scene.apply(decided, Ruling.REFUND)
+    with refused("escrow.decided"):
+        scene.escrow.queue.add(decided.id, 0, b"b", now=scene.now)
+    with refused("escrow.unknown_hold"):
+        scene.escrow.queue.add(digest_of("x"), 0, b"b", now=scene.now)
+    with pytest.raises(Misuse):
+        scene.escrow.queue.add(hold.id, 0, b"", now=scene.now)
+
+
+@pytest.mark.parametrize(
+    ("worker", "limit", "lease_s"), [("", 1, 1), ("w", 0, 1), ("w", 1025, 1), ("w", 1, 0)]
+)
+def test_senseless_terms_are_misuse(scene: Scene, worker: str, limit: int, lease_s: int) -> None:
+    with pytest.raises(Misuse):
+        scene.escrow.queue.take(worker, limit=limit, lease_s=lease_s, now=scene.now)
+
+
+def test_workers_that_take_at_once_take_each_thing_once(scene: Scene, store: Store) -> None:
+    holds = queued(scene, 60)
+    escrows = [store.open() for _ in range(6)]
+
+    def work(number: int) -> list[str]:
+        taken: list[str] = []
+        while leases := escrows[number].queue.take(f"w{number}", limit=4, lease_s=LEASE_S, now=scene.now):
+            taken += [lease.hold for lease in leases]
+        return taken
+
+    with ThreadPoolExecutor(6) as pool:
+        taken = [hold for some in pool.map(work, range(6)) for hold in some]
+    rest = [lease.hold for lease in take(scene, limit=60)]  # passed over while others looked at them
+    assert sorted(taken + rest) == sorted(hold.id for hold in holds)
+    for escrow in escrows:
+        escrow.close()
+
+
+def test_workers_are_counted(scene: Scene) -> None:
+    queued(scene, 2)
+    take(scene, limit=1)
+    worker = WorkerRecord("w", "host", 7, START, START, None, 0, 0)
+    scene.escrow.queue.beat(worker)
+    scene.escrow.queue.beat(WorkerRecord("w", "host", 7, START, START + 5, None, 3, 1))
+    status = scene.escrow.queue.status(now=START + 5)
+    assert (status.ready, status.taken, status.oldest_s) == (1, 1, 5)
+    assert [(w.settled, w.kept, w.is_alive(START + 5)) for w in status.workers] == [(3, 1, True)]
+    assert not status.workers[0].is_alive(START + 100)

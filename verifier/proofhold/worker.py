@@ -1,0 +1,306 @@
+"""The worker: takes checks from the queue, judges them side by side, and settles what it judged together.
+
+Any number of workers, on any number of machines, work on one queue. Each says that it is there, keeps its
+leases while it checks, and gives back what it has not begun when it is told to stop. One that is killed loses
+nothing: its leases end, and another worker takes what it had. Whether a capture was judged twice meanwhile
+does not matter: it is settled once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from proofhold.answers import decode_answers
+from proofhold.canonical import Digest
+from proofhold.core import Answer, Inconclusive, NeedKind
+from proofhold.errors import Misuse
+from proofhold.escrow.desk import LedgerEscrow
+from proofhold.escrow.escrow import Applied, Ruled
+from proofhold.escrow.queue import MAX_TAKEN, Lease, WorkerRecord
+from proofhold.escrow.rail import Rail
+from proofhold.escrow.refusals import EscrowFailure, Refused
+from proofhold.exchange import Bundle
+from proofhold.keys import SigningKey
+from proofhold.policy import Policy
+from proofhold.receipt import Receipt
+from proofhold.settlement import AWAITS_RECEIPTS, Clock, Kept, rule, system_clock
+from proofhold.verifier import Verifier
+
+MOST_PARALLEL = 256
+TIMERS_EVERY_S = 15.0
+PAYING_EVERY_S = 0.25
+SHUTDOWN_S = 5.0
+"""How long a worker that stops still tries to say so to a database that does not answer."""
+
+Log: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a judge made of one lease."""
+
+    receipt: Receipt
+    awaits_opening: bool = False
+    """It was drawn, and the provider has to open something first."""
+
+
+class Judge(Protocol):
+    """Judges what a lease holds. Called from several threads."""
+
+    def __call__(self, lease: Lease) -> Judged:
+        """Judge.
+
+        Raises:
+            Malformed: the bundle or the answers do not parse: whoever handed them in has to do so again.
+            Misuse: this worker cannot judge it at all, such as by a policy that it does not have.
+
+        """
+
+
+class VerifierJudge:
+    """Judges with a verifier, by the policies that it has, and signs with the verifier's key."""
+
+    def __init__(self, verifier: Verifier, policies: Iterable[Policy], key: SigningKey) -> None:
+        self._verifier = verifier
+        self._policies: Mapping[Digest, Policy] = {policy.digest: policy for policy in policies}
+        self._key = key
+
+    def __call__(self, lease: Lease) -> Judged:
+        """Judge the hold's own job and claim, whatever the bundle has in their place: see `Judge`."""
+        capture, bundle = lease.record.capture(lease.seq), Bundle.decode(lease.bundle)
+        policy = self._policies.get(lease.record.policy)
+        if policy is None:
+            raise Misuse(f"this worker has no policy {lease.record.policy}")
+        if capture.claim is None or capture.claimed_at is None:
+            raise Misuse("a capture that nobody claimed is in the queue")
+        answers = () if lease.answers is None else decode_answers(lease.answers)
+        verdict = self._verifier.verify(
+            replace(bundle.exchange, job=lease.record.job, claim=capture.claim),
+            bundle.evidence,
+            policy=policy,
+            now=capture.claimed_at,
+            answers=(*answers, Answer(NeedKind.REVEAL, lease.secret)),
+        )
+        drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
+        return Judged(Receipt.issue(verdict, self._key), awaits_opening=drawn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a worker works. Durations are seconds."""
+
+    parallel: int = 1
+    """How many checks run at once."""
+    batch: int = 32
+    """How many captures are taken at once, and how many results are settled in one transaction at most."""
+    lease_s: int = 60
+    retry_after_s: int = 5
+    """How long a capture rests after an attempt that came to nothing."""
+    poll_s: float = 0.5
+    """How long a worker waits that found nothing to do."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.parallel <= MOST_PARALLEL:
+            raise Misuse(f"parallel: got {self.parallel}, expected 1 to {MOST_PARALLEL}")
+        if not 1 <= self.batch <= MAX_TAKEN:
+            raise Misuse(f"batch: got {self.batch}, expected 1 to {MAX_TAKEN}")
+
+
+class Worker:
+    """One worker. `run` ends when it is told to stop, and what it began is done then."""
+
+    def __init__(
+        self,
+        escrow: LedgerEscrow,
+        judge: Judge,
+        *,
+        terms: Terms | None = None,
+        name: str = "",
+        rail: Rail | None = None,
+        clock: Clock = system_clock,
+        log: Log = lambda _: None,
+    ) -> None:
+        """Set a worker up.
+
+        Args:
+            escrow: with the queue.
+            judge: makes receipts.
+            terms: how it works.
+            name: its name among all workers; made of the machine and the process if left out.
+            rail: pays out what is decided; somebody else does if left out.
+            clock: unix seconds.
+            log: is told in one line whatever a person should look at.
+
+        """
+        self._escrow, self._queue, self._judge = escrow, escrow.queue, judge
+        self._terms = terms or Terms()
+        self._rail, self._clock, self._log = rail, clock, log
+        host, now = socket.gethostname()[:64], clock()
+        self.record = WorkerRecord(
+            id=name or f"{host}-{os.getpid()}-{os.urandom(3).hex()}",
+            host=host,
+            pid=os.getpid(),
+            started_at=now,
+            beat_at=now,
+            stopped_at=None,
+            settled=0,
+            kept=0,
+        )
+        self._under_way: dict[Future[Judged], Lease] = {}
+        self._beaten = self._timed = self._paid = 0.0
+
+    def run(self, stop: threading.Event, *, until_empty: bool = False) -> WorkerRecord:
+        """Work until `stop` is set, or nothing is left to do; give what was done.
+
+        Args:
+            stop: set it from a signal handler or another thread.
+            until_empty: also end when the queue has nothing for anybody.
+
+        """
+        terms = self._terms
+        with ThreadPoolExecutor(terms.parallel, thread_name_prefix="check") as pool:
+            while not stop.is_set() or self._under_way:
+                try:
+                    if stop.is_set():
+                        self._let_go()
+                    self._say_so()
+                    taken = 0 if stop.is_set() else self._take(pool)
+                    self._finish()
+                    if until_empty and not self._under_way and not taken and self._is_empty():
+                        break
+                    if not self._under_way and not taken:
+                        stop.wait(terms.poll_s)
+                except (EscrowFailure, Refused) as failure:
+                    # The database is away or busy. Nothing is lost: leases end, and rulings can be repeated.
+                    self._log(f"the escrow does not answer: {failure}")
+                    time.sleep(terms.poll_s)
+            self._bid_farewell()
+        return self.record
+
+    def _take(self, pool: ThreadPoolExecutor) -> int:
+        """Take as much as may wait here, once half of it is done: a lease that waits keeps others from it."""
+        room = self._terms.batch - len(self._under_way)
+        if room <= 0 or room < self._terms.batch / 2:
+            return 0
+        leases = self._queue.take(self.record.id, limit=room, lease_s=self._terms.lease_s, now=self._clock())
+        for lease in leases:
+            self._under_way[pool.submit(self._judge, lease)] = lease
+        return len(leases)
+
+    def _finish(self) -> None:
+        """Settle what is judged by now, waiting for something to be."""
+        if not self._under_way:
+            return
+        patience = min(self._terms.poll_s, self._terms.lease_s / 4)
+        done, _ = wait(self._under_way, timeout=patience, return_when=FIRST_COMPLETED)
+        if not done:
+            return
+        rulings, leases = [], []
+        for future in done:
+            lease = self._under_way[future]
+            judged = self._result(future, lease)
+            ruled = None if judged is None else self._ruled(lease, judged)
+            if ruled is not None:
+                rulings.append(ruled)
+                leases.append(lease)
+        if rulings:
+            # As one transaction. Should the answer be lost, all of it is still under way, and is asked again.
+            for lease, outcome in zip(
+                leases, self._escrow.apply_many(rulings, now=self._clock()), strict=True
+            ):
+                if isinstance(outcome, Applied):
+                    self.record = replace(self.record, settled=self.record.settled + (not outcome.repeated))
+                else:
+                    self._log(f"{lease.hold}:{lease.seq}: {outcome}")
+                    self._give_back(lease, outcome.code)
+        for future in done:
+            del self._under_way[future]
+
+    def _result(self, future: Future[Judged], lease: Lease) -> Judged | None:
+        """Give what the judge said; None where that was nothing, and the work has gone back."""
+        try:
+            return future.result()
+        except Exception as error:  # noqa: BLE001 (one capture's trouble is not the others')
+            code = getattr(error, "code", type(error).__name__)
+            self._log(f"{lease.hold}:{lease.seq}: {type(error).__name__}: {error}")
+        self._give_back(lease, code)
+        return None
+
+    def _ruled(self, lease: Lease, judged: Judged) -> Ruled | None:
+        """Give the ruling of a receipt; None if it keeps the capture as it is, which is then seen to."""
+        try:
+            ruled = rule(lease.record, judged.receipt, escrow=self._escrow, now=self._clock())
+        except Refused as refusal:
+            self._log(f"{lease.hold}:{lease.seq}: {refusal}")
+            self._give_back(lease, refusal.code)
+            return None
+        if not isinstance(ruled, Kept):
+            return ruled
+        if judged.awaits_opening:
+            self._escrow.await_opening(lease.hold, lease.seq, now=self._clock())
+            self._set_aside(lease, "awaits_opening")
+        elif ruled.code == AWAITS_RECEIPTS:
+            self._set_aside(lease, ruled.code)
+        else:
+            self._give_back(lease, ruled.code)
+        return None
+
+    def _set_aside(self, lease: Lease, outcome: str) -> None:
+        self._queue.set_aside(lease, outcome=outcome, now=self._clock())
+        self.record = replace(self.record, kept=self.record.kept + 1)
+
+    def _give_back(self, lease: Lease, outcome: str) -> None:
+        after_s = self._terms.retry_after_s
+        self._queue.give_back(lease, outcome=outcome, after_s=after_s, now=self._clock())
+        self.record = replace(self.record, kept=self.record.kept + 1)
+
+    def _let_go(self) -> None:
+        """Give back what was not begun yet."""
+        for future, lease in list(self._under_way.items()):
+            if future.cancel():
+                del self._under_way[future]
+                self._queue.give_back(lease, outcome="stopped", after_s=0, now=self._clock())
+
+    def _say_so(self) -> None:
+        """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""
+        now = time.monotonic()
+        if now - self._beaten >= self._terms.lease_s / 4:
+            self._beaten = now
+            self.record = replace(self.record, beat_at=self._clock())
+            self._queue.beat(self.record)
+            if self._under_way:
+                leases = tuple(self._under_way.values())
+                self._queue.renew(leases, lease_s=self._terms.lease_s, now=self._clock())
+        if now - self._timed >= TIMERS_EVERY_S:
+            self._timed = now
+            self._escrow.run_timers(self._clock())
+        if self._rail is not None and now - self._paid >= PAYING_EVERY_S:
+            self._paid = now
+            self._escrow.pump(self._rail, now=self._clock())
+
+    def _is_empty(self) -> bool:
+        status = self._queue.status(now=self._clock())
+        return status.ready + status.taken == 0
+
+    def _bid_farewell(self) -> None:
+        """Pay what is left to pay, and say goodbye; a database that is away will find out by itself."""
+        deadline = time.monotonic() + SHUTDOWN_S
+        while True:
+            try:
+                if self._rail is not None:
+                    while self._escrow.pump(self._rail, now=self._clock()).paid:
+                        pass
+                now = self._clock()
+                self.record = replace(self.record, beat_at=now, stopped_at=now)
+                return self._queue.beat(self.record)
+            except (EscrowFailure, Refused) as failure:
+                if time.monotonic() > deadline:
+                    return self._log(f"stopped, and could not say so: {failure}")
+                time.sleep(self._terms.poll_s)
