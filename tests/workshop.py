@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +33,15 @@ from proofhold.escrow import operations as op
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.driver import Operation, Transaction
 from proofhold.escrow.home import open_home
+from proofhold.escrow.queue import adding
+from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
 from proofhold.keys import Signed
 from proofhold.payload import Payload
 from proofhold.policy import Policy
 from proofhold.runner import InlineRunner
+from proofhold.sampling import commitment
 from proofhold.verifier import Verifier
 from proofhold.worker import Terms, VerifierJudge, Worker
 
@@ -117,45 +121,58 @@ def stock(
     first: int = 0,
     queued: bool = True,
     proved: bool = True,
+    resumes: bool = False,
+    now: int | None = None,
     fee: Fee | None = None,
     **changes: Any,
 ) -> list[Digest]:
     """Fund and claim jobs, and hand their bundles in; `forged` says which ones have a false code.
 
-    Without `proved` they are claims without evidence, for a verifier that runs the model again.
+    Made again with the same numbers and `now`, what is there stays as it is (`resumes`). Without `proved`
+    they are claims without evidence, for a verifier that runs the model again.
     """
-    now = int(time.time())
+    now = int(time.time()) if now is None else now
     made: list[Digest] = []
     for key, amount in ((BUYER, PRICE), (PROVIDER, BOND)):
         name = f"stock {first} {key.public[-6:]}"
         escrow.deposit(key.public, amount * count, USDC, key=name, now=now)
     for begin in range(first, first + count, AT_ONCE):
         numbers = range(begin, min(begin + AT_ONCE, first + count))
-        nonces = [hashlib.sha256(b"workshop %d" % n).digest() for n in numbers]
-        drawn = write(escrow, *(op.draw_secret(n, hashlib.sha256(n).digest()) for n in nonces))
-        jobs = [
-            _job(nonce, commitment, now, fee, changes)
-            for nonce, commitment in zip(nonces, drawn, strict=True)
-        ]
-        write(escrow, *(op.fund(escrow.id, job, now=now) for job in jobs))
-        bundles = [_bundle(job, forged(n), proved) for n, job in zip(numbers, jobs, strict=True)]
-        write(
-            escrow,
-            *(op.record_claim(b.exchange.claim, b.exchange.output, now=now, one_use=()) for b in bundles),
-        )
-        if queued:
-            for bundle in bundles:
-                escrow.queue.add(bundle.exchange.job.digest, 0, bundle.encode(), now=now)
+        jobs = [_job(n, now, fee, changes) for n in numbers]
         made += [job.digest for job in jobs]
+        if resumes and _is_known(escrow, jobs[0].digest):
+            continue
+        steps: list[Operation[Any]] = []
+        for number, job in zip(numbers, jobs, strict=True):
+            nonce, bundle = bytes.fromhex(job.document.nonce), _bundle(job, forged(number), proved)
+            steps += [
+                op.draw_secret(nonce, _secret(number)),
+                op.fund(escrow.id, job, now=now),
+                op.record_claim(bundle.exchange.claim, bundle.exchange.output, now=now, one_use=()),
+            ]
+            steps += [adding(job.digest, 0, bundle.encode(), now=now)] if queued else []
+        write(escrow, *steps)
     return made
 
 
-def _job(nonce: bytes, commitment: Digest, now: int, fee: Fee | None, changes: dict[str, Any]) -> SignedJob:
-    payload = unproved().exchange.input
+def _is_known(escrow: LedgerEscrow, hold: Digest) -> bool:
+    try:
+        escrow.hold(hold)
+    except Refused:
+        return False
+    return True
+
+
+def _secret(number: int) -> bytes:
+    return hashlib.sha256(b"secret %d" % number).digest()
+
+
+def _job(number: int, now: int, fee: Fee | None, changes: dict[str, Any]) -> SignedJob:
+    payload, nonce = unproved().exchange.input, hashlib.sha256(b"workshop %d" % number).digest()
     terms: dict[str, Any] = {
         "input": payload.digest(nonce),
         "nonce": nonce.hex(),
-        "sampling_commitment": commitment,
+        "sampling_commitment": commitment(nonce, _secret(number)),
         "claim_by": now + 86_400,
         "verification_s": 86_400,
         "policy": POLICY.digest,
@@ -194,7 +211,7 @@ class FlakyRail:
     name = "flaky"
     lands_in = AccountKind.OUTSIDE
 
-    def __init__(self, path: Path, *, failing: float = 0.1) -> None:
+    def __init__(self, path: Path, *, failing: float = 0.1, answer_s: float = 0.0) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")  # a process is killed here, not a machine
@@ -202,7 +219,7 @@ class FlakyRail:
             "CREATE TABLE IF NOT EXISTS paid (id INTEGER PRIMARY KEY, key, amount, currency, account)"
         )
         self._connection.execute("CREATE INDEX IF NOT EXISTS paid_key ON paid (key)")
-        self._failing = failing
+        self._failing, self._answer_s = failing, answer_s
         self._random = random.Random()
 
     def pay(self, key: PaymentKey, amount: int, currency: str, account: str) -> RailReceipt:
@@ -211,6 +228,7 @@ class FlakyRail:
             raise RailUnknown("no answer, and nothing happened")
         sql = "INSERT INTO paid (key, amount, currency, account) VALUES (?, ?, ?, ?)"
         self._connection.execute(sql, (str(key), amount, currency, account))
+        time.sleep(self._answer_s)
         if chance < self._failing:
             raise RailUnknown("it happened, and the answer is lost")
         return RailReceipt(str(key), amount, currency, account)
@@ -242,9 +260,14 @@ class Order:
     rail: str = ""
     """A file for a flaky rail; the ledger's own if empty."""
     failing: float = 0.1
+    answer_s: float = 0.0
     naive: bool = False
     """Pay, then decide: the design that everyone writes first."""
-    extra: dict[str, Any] = field(default_factory=dict)
+    feeds: int = 0
+    """Do not work: fund, claim and queue so many jobs."""
+    forged_every: int = 0
+    now: int = 0
+    """When what is fed was made."""
 
     @property
     def command(self) -> list[str]:
@@ -268,10 +291,7 @@ class NaiveEscrow:
             job = self._escrow.hold(ruled.hold).job.document
             release = ruled.ruling == "release"
             key = PaymentKey(ruled.hold, 0, Direction.RELEASE if release else Direction.REFUND)
-            try:
-                self._rail.pay(key, job.price, "USDC", job.payee if release else job.buyer)
-            except RailUnknown:
-                self._rail.pay(key, job.price, "USDC", job.payee if release else job.buyer)
+            self._rail.pay(key, job.price, "USDC", job.payee if release else job.buyer)
         outcomes = self._escrow.apply_many(rulings, now=now)
         self._escrow.pump(LedgerRail(), now=now)  # its books believe that this is where it happened
         return outcomes
@@ -289,7 +309,9 @@ def work(order: Order) -> None:
         poll_s=order.poll_s,
         retry_after_s=1,
     )
-    rail: Rail = FlakyRail(Path(order.rail), failing=order.failing) if order.rail else LedgerRail()
+    rail: Rail = LedgerRail()
+    if order.rail:
+        rail = FlakyRail(Path(order.rail), failing=order.failing, answer_s=order.answer_s)
     with open_home(order.location) as escrow:
         used: Any = NaiveEscrow(escrow, rail) if order.naive else escrow
         worker = Worker(
@@ -307,5 +329,44 @@ def work(order: Order) -> None:
     print(json.dumps({"settled": record.settled, "kept": record.kept, "seconds": seconds}), flush=True)
 
 
+def is_forged(number: int, every: int) -> bool:
+    """Tell whether a job's code is a false one, where every so many are."""
+    return bool(every) and number % every == 0
+
+
+def feed(order: Order) -> None:
+    """Be the application that takes jobs in, and goes on where an earlier one was killed."""
+    while True:
+        try:
+            with open_home(order.location) as escrow:
+                forged = lambda number: is_forged(number, order.forged_every)  # noqa: E731
+                stock(escrow, order.feeds, forged=forged, resumes=True, now=order.now)
+                return
+        except (EscrowFailure, Refused):
+            time.sleep(order.poll_s)  # its server is away; `unconfirmed` is found out by asking
+
+
+def nurse() -> None:
+    """Make processes of orders, a line each, and say their numbers: they need not read all of this again.
+
+    A fork, so that a worker is there in no time and can be killed at any point of its life.
+    """
+    catalogue(), unproved()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            sys.stdin.close()
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+            (feed if order.feeds else work)(order)
+            os._exit(0)
+        print(pid, flush=True)
+
+
 if __name__ == "__main__":
-    work(Order(**json.loads(sys.argv[1])))
+    if sys.argv[1] == "nurse":
+        nurse()
+    else:
+        work(Order(**json.loads(sys.argv[1])))

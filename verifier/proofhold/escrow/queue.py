@@ -16,7 +16,7 @@ from proofhold.canonical import Digest
 from proofhold.errors import Misuse
 from proofhold.escrow import guards, moves, reports, timers
 from proofhold.escrow.books import Books
-from proofhold.escrow.driver import Database, Dialect, Transaction
+from proofhold.escrow.driver import Database, Dialect, Operation, Transaction
 from proofhold.escrow.escrow import MAX_ATTEMPTS, MAX_LEASE_S, HoldRecord
 from proofhold.escrow.moves import Capture, Noted
 from proofhold.escrow.refusals import Refused
@@ -125,28 +125,7 @@ class WorkQueue:
                 ``escrow.decided``, nothing is left to be checked.
 
         """
-        guards.require_time(now)
-        for part in (bundle, answers or b"-"):
-            if not 0 < len(part) <= MAX_WORK_BYTES:
-                raise Misuse(f"work: {len(part)} bytes, expected 1 to {MAX_WORK_BYTES}")
-
-        def operation(tx: Transaction) -> None:
-            books = Books(tx)
-            capture = moves.load(books, hold, seq)
-            if capture.claimed_at is None:
-                raise Refused("escrow.not_claimed", f"the capture is {capture.state}")
-            if capture.state.is_decided:
-                raise Refused("escrow.decided", f"the capture is {capture.state}")
-            ready_at = now
-            if books.find(WORK, hold, seq) is not None:
-                books.remove(WORK, hold, seq)
-                books.flush()
-            if capture.state is State.VERIFYING and capture.due is not None:
-                ready_at = capture.due
-            books.insert(WORK, hold, seq, bundle, answers, now, ready_at)
-            books.flush()
-
-        self._database.write(operation)
+        self._database.write(adding(hold, seq, bundle, answers=answers, now=now))
 
     def take(self, worker: str, *, limit: int, lease_s: int, now: int) -> tuple[Lease, ...]:
         """Take what is ready, oldest first, at most `limit`, each for `lease_s` seconds.
@@ -240,6 +219,32 @@ class WorkQueue:
     def status(self, *, now: int) -> QueueStatus:
         """Say how the queue stands."""
         return self._database.read(partial(_status, now=now))
+
+
+def adding(
+    hold: Digest, seq: int, bundle: bytes, *, answers: bytes | None = None, now: int
+) -> Operation[None]:
+    """Hand work in: see `WorkQueue.add`."""
+    guards.require_time(now)
+    for part in (bundle, answers or b"-"):
+        if not 0 < len(part) <= MAX_WORK_BYTES:
+            raise Misuse(f"work: {len(part)} bytes, expected 1 to {MAX_WORK_BYTES}")
+
+    def operation(tx: Transaction) -> None:
+        books = Books(tx)
+        capture = moves.load(books, hold, seq)
+        if capture.claimed_at is None:
+            raise Refused("escrow.not_claimed", f"the capture is {capture.state}")
+        if capture.state.is_decided:
+            raise Refused("escrow.decided", f"the capture is {capture.state}")
+        leased = capture.state is State.VERIFYING and capture.due is not None
+        if books.find(WORK, hold, seq) is not None:
+            books.remove(WORK, hold, seq)
+            books.flush()
+        books.insert(WORK, hold, seq, bundle, answers, now, capture.due if leased else now)
+        books.flush()
+
+    return operation
 
 
 def acknowledge(books: Books, capture: Capture, outcome: str, *, now: int) -> None:
