@@ -140,6 +140,42 @@ def add_signer(
     _add(file, signer, now)
 
 
+@add_group.command("registry")
+@click.argument("file", type=FILE)
+@click.option(
+    "--snapshot", "snapshot_file", type=FILE, required=True, help="OpenGradient's registry in JSON."
+)
+@click.option("--program", "program_name", required=True, help="Whose measurements an entry must have.")
+@from_option
+@until_option
+@now_option
+def add_registry(
+    file: Path, snapshot_file: Path, program_name: str, valid_from: int, valid_until: int, now: int | None
+) -> None:
+    """Add every key of a registry's snapshot that runs PROGRAM, each paid on the account that it registered.
+
+    The snapshot is a JSON list of TEEInfo. Who signs the list vouches for having read the chain.
+    """
+    from proofhold.allowlist import Signer
+    from proofhold.attestation.registry import read_snapshot, signers_of
+    from proofhold.errors import Misuse
+    from proofhold.keys import Signed
+
+    document = _read(file).document
+    program = next((one for one in document.programs if one.name == program_name), None)
+    if program is None:
+        raise Misuse(f"the list has no program {program_name}")
+    tees = read_snapshot(read_file(snapshot_file))
+    added = 0
+    for found in signers_of(tees, program, valid_from=valid_from, valid_until=valid_until):
+        if isinstance(found, Signer):
+            document, added = document.adding(found, issued_at=clock(now)), added + 1
+        else:
+            click.echo(f"left out {found.tee_id}: {found.why}")
+    _write(file, Signed.new(document))
+    click.echo(f"{file}: {added} of {len(tees)} entries added; sign it again")
+
+
 @allowlist_group.command("sign")
 @click.argument("file", type=FILE)
 @click.option(

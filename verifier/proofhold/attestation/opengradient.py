@@ -187,6 +187,16 @@ def tee_id(spki: bytes) -> str:
     return keccak256(spki).hex()
 
 
+def require_rsa_key(spki: bytes) -> None:
+    """Require a key that such an enclave can have.
+
+    Raises:
+        Misuse: it is none.
+
+    """
+    _public_key(spki)
+
+
 def request_text(binding: Binding, request: Mapping[str, Any]) -> str:
     """Give the text that the enclave hashes of a request.
 
