@@ -216,27 +216,29 @@ class _Settings:
 
 
 class _Worker:
-    """One process and the pipe to it. Used by one thread at a time."""
+    """One process and the channel to it. Used by one thread at a time."""
 
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
         self._left = 0
+        self._is_warm = False
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._lifeline: int | None = None
         self._remove_folder: Callable[[], object] = lambda: None
 
     def run(self, name: str, parts: tuple[bytes, ...], deadline_s: float) -> bytes:
-        channel, is_fresh = self._channel, False
+        channel = self._channel
         if channel is None or self._left == 0 or self._has_ended():
             self.stop()
-            channel, is_fresh = self._start(), True
+            channel = self._start()
             deadline_s += START_ALLOWANCE_S
         self._left -= 1
         by, finished = time.monotonic() + deadline_s, False
         try:
-            if is_fresh:
+            if not self._is_warm:
                 channel.send(self._settings.warm_up.encode(), *self._settings.kept, by=by)
+                self._is_warm = True
             numbers = [self._settings.kept.get(part, SENT) for part in parts]
             sent = [part for part, number in zip(parts, numbers, strict=True) if number == SENT]
             channel.send(name.encode(), " ".join(map(str, numbers)).encode(), *sent, by=by)
@@ -280,7 +282,7 @@ class _Worker:
         except OSError as error:
             self.stop()
             raise WorkerDied(f"no worker could be started: {error.strerror}") from error
-        self._left = self._settings.tasks
+        self._left, self._is_warm = self._settings.tasks, False
         return channel
 
     def _spawn(self, folder: str) -> Channel:
