@@ -12,7 +12,7 @@ from proofhold_cli.root import find_root, root_option
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 DEFAULT_SEGMENTS = 8
-"""As `proofhold.compile.replay.cutter` has it, which is not imported for a help text."""
+"""As `proofhold.compile.replay.cutter.Limits` has it, which is not imported for a help text."""
 
 spec_option = click.option(
     "--spec",
@@ -45,6 +45,7 @@ def pin_command(model: Path, out: Path, segments: int, spec: Path | None, as_jso
     names of the cuts, and is pinned by its digest. A model without a useful cut is one segment. The lock is
     listed as audited: whoever commits the list vouches for it.
     """
+    from proofhold.compile.replay.cutter import Limits
     from proofhold.compile.replay.pin import pin_file
     from proofhold.compile.specification import SPECIFICATION_FILE_NAME
     from proofhold.runner import ProcessRunner
@@ -55,7 +56,7 @@ def pin_command(model: Path, out: Path, segments: int, spec: Path | None, as_jso
             spec or model.parent / SPECIFICATION_FILE_NAME,
             out,
             runner=runner,
-            segments=segments,
+            limits=Limits(segments=segments),
             on_step=on_step,
         )
     lock = pinned.lock

@@ -11,7 +11,7 @@ from judging import runner
 from proofhold.catalogue import Entry
 from proofhold.compile.errors import CompileError
 from proofhold.compile.replay.analysis import Analysis, Candidate
-from proofhold.compile.replay.cutter import choose
+from proofhold.compile.replay.cutter import Limits, choose
 from proofhold.compile.replay.pin import draw, pin_replay, specify
 from proofhold.domain import InputSpec
 from proofhold.errors import Malformed, Misuse
@@ -136,27 +136,44 @@ def test_cuts_are_balanced_and_avoid_large_tensors() -> None:
         candidate("b", 0.5, "c", "y", size=16),
         candidate("c", 0.95, "y"),
     )
-    chosen = choose(Analysis((a, b, c), (), 0.01), 2)
+    chosen = choose(Analysis((a, b, c), (), 1.0), Limits(segments=2))
     assert [cut.port.name for cut in chosen.chosen] == ["b"]
     assert chosen.shares == (0.5, 0.5)
 
 
 def test_what_would_be_computed_again_is_no_cut() -> None:
     dear = candidate("a", 0.5, "y", again=0.3)
-    assert choose(Analysis((dear,), (), 0.01)).chosen == ()
+    assert choose(Analysis((dear,), (), 1.0)).chosen == ()
+
+
+def test_committing_costs_a_provider_little() -> None:
+    """1.4 MB are a millisecond: too much beside a run of ten, unless a smaller tensor is to be had."""
+    large = candidate("a", 0.5, "b", "y", size=350_000)
+    assert choose(Analysis((large,), (), 0.01)).chosen == ()
+    assert len(choose(Analysis((large,), (), 0.1)).chosen) == 1
+    small = candidate("b", 0.9, "y", size=35)
+    assert [cut.port.name for cut in choose(Analysis((large, small), (), 0.01)).chosen] == ["b"]
+
+
+def test_a_small_model_is_run_again_whole() -> None:
+    """Where a whole run takes less than two openings cost, no cut is worth its leaf."""
+    cut = (candidate("a", 0.5, "y"),)
+    assert choose(Analysis(cut, (), 0.0019)).chosen == ()
+    assert len(choose(Analysis(cut, (), 0.0021)).chosen) == 1
+    assert len(choose(Analysis(cut, (), 0.0001), Limits(least_segment_s=0)).chosen) == 1
 
 
 def test_no_segment_is_without_weights() -> None:
     """There, a run on rounded weights is an honest one."""
     half = (candidate("a", 0.3, "b", "y", weights=0.4), candidate("b", 0.6, "y", weights=0.4))
-    assert len(choose(Analysis(half, (), 0.01)).chosen) == 1
+    assert len(choose(Analysis(half, (), 1.0)).chosen) == 1
     for none in (0.0, 1.0):
-        assert choose(Analysis((candidate("a", 0.5, "y", weights=none),), (), 0.01)).chosen == ()
+        assert choose(Analysis((candidate("a", 0.5, "y", weights=none),), (), 1.0)).chosen == ()
 
 
 def test_cuts_lie_one_behind_another() -> None:
     aside = (candidate("a", 0.4, "y"), candidate("b", 0.6, "y"))
-    assert len(choose(Analysis(aside, (), 0.01)).chosen) == 1
+    assert len(choose(Analysis(aside, (), 1.0)).chosen) == 1
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def respond(
         entry: the catalogue's entry of the job's model.
         key: the provider's.
         prover: makes the proof; without one the claim names no evidence and will be sampled.
-        trace: commit to the tensors at the model's cuts, so that a check is of one segment. Without it a
-            claim that is drawn is re-run whole. A proof needs no trace.
+        trace: commit to the tensors at the model's cuts, so that a check is of one segment. Without it, and
+            where the model has no cuts, a claim that is drawn is re-run whole. A proof needs no trace.
         runner: where the model runs; by default in this process, since a provider trusts its own model.
         on_step: told in words what happens.
 
@@ -111,9 +111,9 @@ def respond(
 
     evidence: tuple[Evidence, ...] = ()
     trace_root = None
-    if trace:
-        if prover is not None:
-            raise Misuse("a claim with a proof is judged by that proof: it needs no trace")
+    if trace and prover is not None:
+        raise Misuse("a claim with a proof is judged by that proof: it needs no trace")
+    if trace and entry.replay is not None and entry.replay.boundaries:
         on_step("running the model, and hashing what crosses its cuts")
         rerunner = Rerunner(entry, runner or InlineRunner())
         traced = rerunner.traced(bytes.fromhex(document.nonce), payload.items)

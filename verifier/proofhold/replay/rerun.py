@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proofhold import canonical
 from proofhold.canonical import Digest, file_digest
 from proofhold.catalogue import MAX_MODEL_BYTES, Entry
 from proofhold.errors import Misuse
 from proofhold.locks import ReplayLock, Segment
 from proofhold.payload import Tensor
+from proofhold.replay.compare import residual
 from proofhold.replay.packed import PackedReader, describe, pack, pack_tensors, unpack_tensors
 from proofhold.replay.trace import MAX_LEAVES, Trace, TraceHasher, read_hashes
 from proofhold.runner import DEFAULT_DEADLINE_S, Runner
@@ -68,13 +69,28 @@ class Rerunner:
             Malformed: the worker sent something else than tensors.
 
         """
+        given = self._run(run_segment, self._segment_request(index), inputs)
+        return unpack_tensors(given, max_bytes=MAX_RUN_BYTES)
+
+    def residuals(
+        self, index: int, inputs: Sequence[Tensor], claimed: Sequence[Tensor]
+    ) -> Mapping[str, float]:
+        """Run one segment, and give how far each of its claimed outputs is from what came out.
+
+        Compared where it ran, so that what comes out does not travel. Raises as `segment` does.
+        """
+        request = self._segment_request(index)
+        given: dict[str, float | None] = json.loads(self._run(compare_segment, request, [*inputs, *claimed]))
+        # JSON has no infinity, which is what cannot be compared.
+        return {name: math.inf if value is None else float(value) for name, value in given.items()}
+
+    def _segment_request(self, index: int) -> dict[str, Any]:
         segment = self.lock.segments[index]
-        request = self._request | {
+        return self._request | {
             "inputs": list(segment.inputs),
             "outputs": list(segment.outputs),
             "segment": segment.model,
         }
-        return unpack_tensors(self._run(run_segment, request, inputs), max_bytes=MAX_RUN_BYTES)
 
     def traced(self, nonce: bytes, inputs: Sequence[Tensor], *, wanted: Sequence[str] = ()) -> Traced:
         """Run the whole model once and hash what crosses the cuts; raises as `segment` does.
@@ -91,7 +107,7 @@ class Rerunner:
         return Traced(tensors[len(wanted) :], tensors[: len(wanted)], Trace(TraceHasher(nonce), leaves))
 
     def _run(self, task: Any, request: Mapping[str, Any], inputs: Sequence[Tensor]) -> bytes:
-        encoded = canonical.encode(request)
+        encoded = json.dumps(request).encode()
         return self._runner.run(
             task, encoded, self._source, pack_tensors(inputs), deadline_s=self._deadline_s
         )
@@ -115,6 +131,31 @@ def run_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
 
     """
     asked = json.loads(request)
+    session = _segment_session(asked, source)
+    return pack_tensors(_outputs(session, asked["outputs"], tensors))
+
+
+def compare_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
+    """Run one segment and compare it with what was claimed; the task behind `Rerunner.residuals`.
+
+    `tensors` are the segment's inputs and its claimed outputs. Gives JSON: name to residual, null where that
+    is infinite.
+
+    Raises:
+        Misuse: as `run_segment` does.
+
+    """
+    asked = json.loads(request)
+    given = {t.name: t.numpy() for t in unpack_tensors(tensors, max_bytes=MAX_RUN_BYTES)}
+    session = _segment_session(asked, source)
+    values = session.run(asked["outputs"], {name: given[name] for name in asked["inputs"]})
+    found = {name: residual(given[name], value) for name, value in zip(asked["outputs"], values, strict=True)}
+    return json.dumps(
+        {name: value if math.isfinite(value) else None for name, value in found.items()}
+    ).encode()
+
+
+def _segment_session(asked: Mapping[str, Any], source: bytes) -> onnxruntime.InferenceSession:
     key = (asked["model"], asked["segment"], tuple(asked["outputs"]))
     session = _SESSIONS.get(key)
     if session is None:
@@ -124,7 +165,7 @@ def run_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
             if file_digest(model) != asked["segment"]:
                 raise Misuse(f"the segment's model has SHA-256 {file_digest(model)}, not the pinned one")
         session = _keep(key, model)
-    return pack_tensors(_outputs(session, asked["outputs"], tensors))
+    return session
 
 
 def run_traced(request: bytes, source: bytes, tensors: bytes) -> bytes:

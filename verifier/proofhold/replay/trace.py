@@ -8,6 +8,7 @@ away (PROTOCOL P16). docs/formats/trace.md states the bytes.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class TraceHasher:
         return blake3(ROOT + size.to_bytes(8, "big") + top, key=self._key).hexdigest()
 
     def _leaf(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Hash:
-        header = canonical.encode({"dtype": dtype, "name": name, "shape": list(shape)})
+        header = _header(name, dtype, shape)
         state = blake3(LEAF + len(header).to_bytes(8, "big") + header, key=self._key)
         return state.update(data).digest()
 
@@ -182,6 +183,12 @@ def read_hashes(record: Record, field: str, *, max_items: int) -> tuple[Hash, ..
     if not all(isinstance(value, str) and _HASH.fullmatch(value) for value in values):
         raise record.error(f"expected hashes of {2 * HASH_BYTES} lower-case hexadecimal digits", field)
     return tuple(bytes.fromhex(value) for value in values)
+
+
+@functools.lru_cache(maxsize=MAX_LEAVES)
+def _header(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Describe a tensor: the leaves of a model are the same with every job."""
+    return canonical.encode({"dtype": dtype, "name": name, "shape": list(shape)})
 
 
 def _split(size: int) -> int:

@@ -29,7 +29,7 @@ from proofhold.compile.replay.analysis import (
     extract_segments,
     read_analysis,
 )
-from proofhold.compile.replay.cutter import DEFAULT_SEGMENTS, Cuts, choose
+from proofhold.compile.replay.cutter import Cuts, Limits, choose
 from proofhold.compile.specification import Specification
 from proofhold.domain import InputSpec, OutputSpec
 from proofhold.errors import Malformed, Misuse
@@ -42,6 +42,7 @@ from proofhold.runner import Runner, RunnerError, Task, TaskRaised
 
 DEADLINE_S = 300.0
 SEED = 1
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def pin_replay(
     *,
     name: str,
     runner: Runner,
-    segments: int = DEFAULT_SEGMENTS,
+    limits: Limits = DEFAULT_LIMITS,
     on_step: OnStep = lambda _: None,
 ) -> Pinned:
     """Make the replay lock of a model.
@@ -68,7 +69,7 @@ def pin_replay(
         specification: the domain of its inputs, and their shapes where the file leaves sizes free.
         name: what the catalogue calls it.
         runner: where the model is parsed and run.
-        segments: how many to cut it into, at most.
+        limits: into how many segments to cut it, and at what cost.
         on_step: told in words what happens.
 
     Raises:
@@ -84,7 +85,7 @@ def pin_replay(
     sample = draw(inputs, SEED)
     given = json.dumps([[spec.name, spec.dtype, spec.shape] for spec in inputs]).encode()
     analysis = read_analysis(_run(runner, analyse, published, given, pack_tensors(sample)))
-    cuts = choose(analysis, segments)
+    cuts = choose(analysis, limits)
     on_step(f"extracting {len(cuts.shares)} segments")
     lock = _lock(published, name, inputs, analysis, cuts, specification, runner)
     on_step("running each segment")
@@ -140,7 +141,7 @@ def pin_file(
     out_dir: Path,
     *,
     runner: Runner,
-    segments: int = DEFAULT_SEGMENTS,
+    limits: Limits = DEFAULT_LIMITS,
     on_step: OnStep = lambda _: None,
 ) -> Pinned:
     """Make the replay lock of a model's file, write it into a catalogue's folder, and list it as audited.
@@ -152,7 +153,7 @@ def pin_file(
         Specification.read(specification_path),
         name=out_dir.resolve().name,
         runner=runner,
-        segments=segments,
+        limits=limits,
         on_step=on_step,
     )
     write_lock(pinned.lock, out_dir)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from proofhold.compile.cache import write_atomically
@@ -24,6 +25,15 @@ DEADLINE_S = 3600.0
 FIRST_SEED = 100
 HALF_PRECISION = ("fp16", "bf16")
 """What a reduced contract allows: runs on such weights are honest under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Residuals by runtime and by substitute, and the runtimes that cannot run the model."""
+
+    honest: Mapping[str, Residuals]
+    cheats: Mapping[str, Residuals]
+    failed: tuple[str, ...]
 
 
 def calibrate(
@@ -52,12 +62,35 @@ def calibrate(
         ToolFailed: a runtime died or hung.
 
     """
+    measured = measure_model(published, lock, runner=runner, inputs=inputs, python=python, on_step=on_step)
+    honest, cheats = dict(measured.honest), dict(measured.cheats)
+    if contract is Contract.REDUCED:
+        for name in HALF_PRECISION:
+            if name in cheats:
+                honest[f"{name} weights"] = cheats.pop(name)
+    return draw_profile(lock, contract, honest, cheats, failed=measured.failed)
+
+
+def measure_model(
+    published: bytes,
+    lock: ReplayLock,
+    *,
+    runner: Runner,
+    inputs: int = DEFAULT_INPUTS,
+    first_seed: int = FIRST_SEED,
+    python: str | None = None,
+    on_step: OnStep = lambda _: None,
+) -> Measured:
+    """Run a model in every runtime, and every substitute of it, on inputs drawn from `first_seed` on.
+
+    Raises as `calibrate` does, ``compile.tolerance`` apart.
+    """
     honest: dict[str, Residuals] = {}
     failed = []
     for runtime in available(python=python):
         shown = _shown(runtime.name)
         on_step(f"running in {shown}")
-        seeds = range(FIRST_SEED, FIRST_SEED + min(inputs, runtime.inputs or inputs))
+        seeds = range(first_seed, first_seed + min(inputs, runtime.inputs or inputs))
         try:
             honest[shown] = _run(runner, measure_runtime, published, lock, runtime.name, seeds)
         except TaskRaised:
@@ -68,16 +101,12 @@ def calibrate(
     if _has_weights(runner, published):
         for name in CHEATS:
             on_step(f"cheating with {name}")
-            seeds = range(FIRST_SEED, FIRST_SEED + inputs)
+            seeds = range(first_seed, first_seed + inputs)
             try:
                 cheats[name] = _run(runner, measure_cheat, published, lock, name, seeds)
             except TaskRaised as error:
                 raise ToolFailed(f"{name}: {error}") from error
-    if contract is Contract.REDUCED:
-        for name in HALF_PRECISION:
-            if name in cheats:
-                honest[f"{name} weights"] = cheats.pop(name)
-    return draw_profile(lock, contract, honest, cheats, failed=tuple(failed))
+    return Measured(honest, cheats, tuple(failed))
 
 
 def write_profile(profile: Profile, lock: ReplayLock, out_dir: Path) -> ReplayLock:
