@@ -48,12 +48,12 @@ class Graph:
         )
         return self.node("Tanh", [product], name)
 
-    def model(self, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    def model(self, inputs: Sequence[str], outputs: Sequence[str], *, rows: int = 4) -> bytes:
         graph = helper.make_graph(
             self.nodes,
             "test",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, WIDTH]) for name in inputs],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, WIDTH]) for name in outputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, WIDTH]) for name in inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, WIDTH]) for name in outputs],
             self.weights,
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
@@ -139,8 +139,16 @@ def branches() -> bytes:
     return graph.model(["x"], [x])
 
 
+def wide() -> bytes:
+    """Four layers for 32 inputs at once: products that are worth a projection."""
+    graph, x = Graph(), "x"
+    for index in range(4):
+        x = graph.layer(x, f"layer{index}")
+    return graph.model(["x"], [x], rows=32)
+
+
 MODELS: dict[str, Callable[[], bytes]] = {
-    made.__name__: made for made in (chain, residual, ports, shared, towers, branches)
+    made.__name__: made for made in (chain, residual, ports, shared, towers, branches, wide)
 }
 
 

@@ -222,6 +222,46 @@ class Acknowledgement:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductOpening:
+    """The provider's word for the results of all matrix products of a claimed run, by their digest (P3)."""
+
+    job: Digest
+    seq: int
+    claim: Digest
+    products: Digest
+
+    PAYLOAD_TYPE: ClassVar[str] = "application/vnd.proofhold.product-opening.v1+json"
+    FORMAT: ClassVar[str] = "product-opening"
+
+    def to_json(self) -> Json:
+        """Give the opening as JSON, version 1."""
+        return {
+            "claim": self.claim,
+            "job": self.job,
+            "products": self.products,
+            "seq": self.seq,
+            "version": 1,
+        }
+
+    @classmethod
+    def read(cls, record: Record) -> Self:
+        """Read an opening.
+
+        Raises:
+            Malformed: anything but a version 1 opening of products.
+
+        """
+        record.version(1)
+        return cls(
+            job=record.digest("job"),
+            seq=record.integer("seq", high=MAX_CAPTURES),
+            claim=record.digest("claim"),
+            products=record.digest("products"),
+        )
+
+
+SignedProductOpening: TypeAlias = Signed[ProductOpening]
 SignedAcknowledgement: TypeAlias = Signed[Acknowledgement]
 SignedChallenge: TypeAlias = Signed[Challenge]
 SignedDisputeAnswer: TypeAlias = Signed[DisputeAnswer]

@@ -43,6 +43,31 @@ def seed(secret: bytes, claim: Digest) -> Digest:
     return canonical.digest("proofhold/sampling-seed/v1", secret, claim_bytes)
 
 
+def projection_commitment(nonce: bytes, secret: bytes) -> Digest:
+    """Commit to the second secret of a job, from which random projections come (PROTOCOL P3).
+
+    Raises:
+        Misuse: the nonce or the secret has another length than 32 bytes.
+
+    """
+    _expect_length("nonce", nonce, NONCE_BYTES)
+    _expect_length("secret", secret, SECRET_BYTES)
+    return canonical.digest("proofhold/projection-commitment/v1", nonce, secret)
+
+
+def projection_seed(secret: bytes, openings: Digest) -> Digest:
+    """Derive what a check's projections are drawn from: H(domain ‖ secret ‖ digest of the openings).
+
+    Raises:
+        Misuse: the secret has another length than 32 bytes, or `openings` is no digest.
+
+    """
+    _expect_length("secret", secret, SECRET_BYTES)
+    openings_bytes = bytes.fromhex(openings)
+    _expect_length("openings digest", openings_bytes, DIGEST_BYTES)
+    return canonical.digest("proofhold/projection-seed/v1", secret, openings_bytes)
+
+
 def is_drawn(seed: Digest, rate_ppm: int) -> bool:
     """Tell whether the claim with this seed is to be checked, at a rate in parts per million.
 

@@ -17,6 +17,9 @@ No opening, a wrong one and one that contradicts the model are three things. The
 for the escrow's clock to punish (P12). The second was put there by somebody, who has not signed it: it is
 dropped, and the need stays. The third fits the root that the provider signed: it is the provider's own word.
 It is a measurement all the same, and no fact that anyone recomputes to the bit: it opens a dispute.
+
+A job that commits to a second secret is too valuable for one segment: if it is drawn, every matrix product of
+its run is checked by random projection, and everything else is run again (PROTOCOL P3).
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from proofhold.canonical import Digest
 from proofhold.catalogue import Entry
+from proofhold.contention import ProductOpening
 from proofhold.core import (
     Answer,
     Assurance,
@@ -44,13 +49,24 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Exchange
 from proofhold.execution import run_model
 from proofhold.job import REPLAY_KIND as KIND
+from proofhold.keys import Signed
 from proofhold.locks import ReplayLock
 from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
+from proofhold.replay.products import SUBJECT, fits, read_pieces
+from proofhold.replay.producttasks import ProductRunner
 from proofhold.replay.rerun import Rerunner
 from proofhold.replay.segments import Committed, compared, distances, opened
 from proofhold.replay.trace import TraceHasher
 from proofhold.runner import Runner, RunnerError
-from proofhold.sampling import SECRET_BYTES, commitment, draw_segment, is_drawn, seed
+from proofhold.sampling import (
+    SECRET_BYTES,
+    commitment,
+    draw_segment,
+    is_drawn,
+    projection_commitment,
+    projection_seed,
+    seed,
+)
 
 RUN_DEADLINE_S = 120.0
 
@@ -105,6 +121,8 @@ class ReplayBackend:
             return Finding(KIND, _shows(Assurance.NOT_DRAWN), facts)
         facts["replay_lock"] = lock.digest
         try:
+            if job.projection_commitment is not None:
+                return self._check_products(entry, lock, exchange, answers, facts)
             if exchange.claim.document.trace_root is None or not lock.boundaries:
                 return self._rerun(entry, lock, exchange, facts)
             segment = draw_segment(drawn, len(lock.segments))
@@ -125,6 +143,42 @@ class ReplayBackend:
         return _judge(
             compared(tuple(tensors), tensors, recomputed.items), lock.relative_l2, "the model", facts
         )
+
+    def _check_products(
+        self,
+        entry: Entry,
+        lock: ReplayLock,
+        exchange: Exchange,
+        answers: Sequence[Answer],
+        facts: dict[str, str],
+    ) -> Check:
+        """Check every matrix product by random projection and run the rest again (PROTOCOL P3).
+
+        The provider signs for the results, since no root that it signed binds them; the second secret is
+        revealed once their digest is recorded.
+        """
+        given, claimed = exchange.input, exchange.output
+        if not isinstance(given, Tensors) or not isinstance(claimed, Tensors):
+            raise Misuse("only a claim on tensors has products to check")
+        bodies = [answer.body for answer in answers if answer.kind is NeedKind.OPENING]
+        digest, results = read_pieces(bodies) or ("", ())
+        if not _is_signed_for(digest, exchange, bodies):
+            return _no_opening(SUBJECT, given=bool(bodies))
+        runner = ProductRunner(entry, self.runner, deadline_s=self.deadline_s)
+        if not fits(results, runner.products()):
+            text = "the provider signed for other products than the model's"
+            return Refuted(KIND, (Reason("replay.trace_form", text, Fault.PROVIDER),))
+        job = exchange.job.document
+        nonce = bytes.fromhex(job.nonce)
+        reveals = [a.body for a in answers if a.kind is NeedKind.REVEAL and len(a.body) == SECRET_BYTES]
+        fitting = [s for s in reveals if projection_commitment(nonce, s) == job.projection_commitment]
+        if not fitting:
+            text = "how the products are compared depends on the second secret of the job"
+            reason = Reason("replay.projection_missing", text, Fault.NOBODY)
+            return Unclear(KIND, (reason,), (Need(NeedKind.REVEAL, digest),))
+        found = runner.check(projection_seed(fitting[0], digest), given.items, results, claimed.items)
+        told = facts | {"products": str(len(results)), "products_digest": digest}
+        return _judge(found, lock.relative_l2, "the model", told)
 
     def _check_segment(
         self,
@@ -150,7 +204,7 @@ class ReplayBackend:
             (o for body in bodies if (o := opened(lock, segment, body, committed)) is not None), None
         )
         if found is None:
-            return _no_opening(segment, given=bool(bodies))
+            return _no_opening(str(segment), given=bool(bodies))
         if found.objection:
             text = "the provider committed to a run of another form than the model's"
             reason = Reason("replay.trace_form", text, Fault.PROVIDER, found.objection[:200])
@@ -181,13 +235,31 @@ def _judge(distances: Mapping[str, float], tolerance: float, what: str, facts: d
     return Finding(KIND, _shows(Assurance.REEXECUTED), facts | {"relative_l2": f"{worst:.3g}"})
 
 
-def _no_opening(segment: int, *, given: bool) -> Unclear:
+def _no_opening(subject: str, *, given: bool) -> Unclear:
     if given:
-        code, text = "replay.opening_mismatch", "what was handed in is no opening of the drawn segment"
+        code, text = "replay.opening_mismatch", "what was handed in is no opening of what is asked for"
     else:
-        code, text = "replay.opening_missing", "this job is drawn: its provider has to open one segment"
-    need = Need(NeedKind.OPENING, str(segment))
-    return Unclear(KIND, (Reason(code, text, Fault.NOBODY, expected=f"segment {segment}"),), (need,))
+        code, text = "replay.opening_missing", "this job is drawn: its provider has to open its run"
+    expected = subject if subject == SUBJECT else f"segment {subject}"
+    reason = Reason(code, text, Fault.NOBODY, expected=expected)
+    return Unclear(KIND, (reason,), (Need(NeedKind.OPENING, subject),))
+
+
+def _is_signed_for(products: Digest, exchange: Exchange, bodies: Sequence[bytes]) -> bool:
+    """Tell whether the provider signed for these results: bytes that it did not sign blame nobody."""
+    claim = exchange.claim
+    expected = ProductOpening(
+        job=exchange.job.digest, seq=claim.document.seq, claim=claim.digest, products=products
+    )
+    for body in bodies:
+        try:
+            signed = Signed.decode(ProductOpening, body)
+        except Malformed:
+            continue
+        provider = exchange.job.document.provider
+        if signed.document == expected and signed.envelope.is_signed_by_exactly([provider]):
+            return True
+    return False
 
 
 def _check_form(lock: ReplayLock, output: Payload) -> list[Reason]:

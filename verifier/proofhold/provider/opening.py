@@ -1,15 +1,54 @@
-"""Opening a claim that was drawn: the tensors around one segment, made again, with their way to the root."""
+"""Opening a claim that was drawn: what was asked for is made again, since the same machine gives the same."""
 
 from __future__ import annotations
 
 from proofhold.catalogue import Entry
+from proofhold.contention import ProductOpening
+from proofhold.core import Answer, NeedKind
 from proofhold.errors import Misuse
 from proofhold.exchange import Exchange
+from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Tensors
 from proofhold.replay.opening import Opening
+from proofhold.replay.products import pieces_of, read_pieces
+from proofhold.replay.producttasks import ProductRunner
 from proofhold.replay.rerun import Rerunner
 from proofhold.replay.segments import held_by_verifier, sent_with
 from proofhold.runner import InlineRunner, Runner
+
+
+def open_products(
+    exchange: Exchange, entry: Entry, key: SigningKey, *, runner: Runner | None = None
+) -> tuple[Answer, ...]:
+    """Run the model once more for the results of all its matrix products, and sign for them.
+
+    Args:
+        exchange: ours: the job, its input, the claim and its output.
+        entry: the catalogue's entry of the job's model.
+        key: the provider's.
+        runner: where the model runs; by default in this process.
+
+    Returns:
+        Answers to the need for an opening of all products, all of which belong together.
+
+    Raises:
+        Misuse: the model takes no tensors, or its products do not fit into the answers of one verdict.
+        RunnerError: the run gave no result.
+
+    """
+    if not isinstance(exchange.input, Tensors):
+        raise Misuse("only a run on tensors has products")
+    results = ProductRunner(entry, runner or InlineRunner()).results(exchange.input.items)
+    pieces = pieces_of(results)
+    found = read_pieces(pieces)
+    if found is None:
+        raise Misuse("the pieces of this opening do not fit together")
+    claim = exchange.claim
+    document = ProductOpening(
+        job=exchange.job.digest, seq=claim.document.seq, claim=claim.digest, products=found[0]
+    )
+    bodies = [Signed.new(document, key).encode(), *pieces]
+    return tuple(Answer(NeedKind.OPENING, body) for body in bodies)
 
 
 def open_segment(exchange: Exchange, entry: Entry, segment: int, *, runner: Runner | None = None) -> Opening:

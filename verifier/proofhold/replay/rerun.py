@@ -59,7 +59,7 @@ class Rerunner:
         self._source = (
             str(entry.source.resolve()).encode() if isinstance(entry.source, Path) else entry.source
         )
-        self._request = {"is_path": is_path, "model": entry.model, "ports": ports(self.lock)}
+        self.request = {"is_path": is_path, "model": entry.model, "ports": ports(self.lock)}
 
     def segment(self, index: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run one segment on the tensors that it takes, in its order.
@@ -69,7 +69,7 @@ class Rerunner:
             Malformed: the worker sent something else than tensors.
 
         """
-        given = self._run(run_segment, self._segment_request(index), inputs)
+        given = self.run_task(run_segment, self._segment_request(index), inputs)
         return unpack_tensors(given, max_bytes=MAX_RUN_BYTES)
 
     def residuals(
@@ -80,13 +80,15 @@ class Rerunner:
         Compared where it ran, so that what comes out does not travel. Raises as `segment` does.
         """
         request = self._segment_request(index)
-        given: dict[str, float | None] = json.loads(self._run(compare_segment, request, [*inputs, *claimed]))
+        given: dict[str, float | None] = json.loads(
+            self.run_task(compare_segment, request, [*inputs, *claimed])
+        )
         # JSON has no infinity, which is what cannot be compared.
         return {name: math.inf if value is None else float(value) for name, value in given.items()}
 
     def _segment_request(self, index: int) -> dict[str, Any]:
         segment = self.lock.segments[index]
-        return self._request | {
+        return self.request | {
             "inputs": list(segment.inputs),
             "outputs": list(segment.outputs),
             "segment": segment.model,
@@ -99,17 +101,25 @@ class Rerunner:
         and its opening, and asks again for those that are `wanted`.
         """
         cuts = [boundary.name for boundary in self.lock.boundaries]
-        request = self._request | {"cuts": cuts, "nonce": nonce.hex(), "wanted": list(wanted)}
-        reader = PackedReader(self._run(run_traced, request, inputs), max_bytes=MAX_RUN_BYTES, what="tensors")
+        request = self.request | {"cuts": cuts, "nonce": nonce.hex(), "wanted": list(wanted)}
+        reader = PackedReader(
+            self.run_task(run_traced, request, inputs), max_bytes=MAX_RUN_BYTES, what="tensors"
+        )
         leaves = read_hashes(reader.record, "leaves", max_items=MAX_LEAVES)
         tensors = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
         reader.close()
         return Traced(tensors[len(wanted) :], tensors[: len(wanted)], Trace(TraceHasher(nonce), leaves))
 
-    def _run(self, task: Any, request: Mapping[str, Any], inputs: Sequence[Tensor]) -> bytes:
+    def run_task(self, task: Any, request: Mapping[str, Any], tensors: Sequence[Tensor]) -> bytes:
+        """Run a task of this package: its request, where the model lies, and tensors.
+
+        Raises:
+            RunnerError: no result.
+
+        """
         encoded = json.dumps(request).encode()
         return self._runner.run(
-            task, encoded, self._source, pack_tensors(inputs), deadline_s=self._deadline_s
+            task, encoded, self._source, pack_tensors(tensors), deadline_s=self._deadline_s
         )
 
 
@@ -159,7 +169,7 @@ def _segment_session(asked: Mapping[str, Any], source: bytes) -> onnxruntime.Inf
     key = (asked["model"], asked["segment"], tuple(asked["outputs"]))
     session = _SESSIONS.get(key)
     if session is None:
-        model = _read(asked, source)
+        model = read_model(asked, source)
         if asked["segment"] is not None:
             model = _extracted(model, asked["ports"], asked["inputs"], asked["outputs"])
             if file_digest(model) != asked["segment"]:
@@ -193,7 +203,7 @@ def _exposed(asked: Mapping[str, Any], source: bytes) -> onnxruntime.InferenceSe
     key = (asked["model"], "exposed", tuple(asked["cuts"]), json.dumps(asked["ports"]))
     session = _SESSIONS.get(key)
     if session is None:
-        model = parse(_read(asked, source))
+        model = parse(read_model(asked, source))
         forms = asked["ports"]
         inputs = [Port(name, forms[name][0], tuple(forms[name][1])) for name in model_inputs(model.graph)]
         cuts = [Port(name, forms[name][0], tuple(forms[name][1])) for name in asked["cuts"]]
@@ -220,7 +230,13 @@ def _parsed(model: bytes) -> Any:
     return parse(model)
 
 
-def _read(asked: Mapping[str, Any], source: bytes) -> bytes:
+def read_model(asked: Mapping[str, Any], source: bytes) -> bytes:
+    """Give a published model: from a path, or as it came; compared with its digest.
+
+    Raises:
+        Misuse: it is another one.
+
+    """
     data = source
     if asked["is_path"]:
         with Path(source.decode()).open("rb") as file:
@@ -230,13 +246,18 @@ def _read(asked: Mapping[str, Any], source: bytes) -> bytes:
     return data
 
 
-def _keep(key: Any, model: bytes) -> onnxruntime.InferenceSession:
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Load a model as every check does: one thread, the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _keep(key: Any, model: bytes) -> onnxruntime.InferenceSession:
+    session = open_session(model)
     while len(_SESSIONS) >= SESSIONS_KEPT:
         del _SESSIONS[next(iter(_SESSIONS))]
     _SESSIONS[key] = session
