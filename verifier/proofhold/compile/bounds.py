@@ -48,7 +48,8 @@ def peak_magnitude(model: onnx.ModelProto, inputs: tuple[InputSpec, ...]) -> flo
             if node.op_type in _ON_THE_WAY:
                 on_the_way = _ON_THE_WAY[node.op_type](operands, _attributes(node))
                 known[f"{node.output[0]} (on the way)"] = on_the_way
-        except _UnknownForm:
+        except (_UnknownForm, ValueError, TypeError, LookupError):
+            # A shape or an attribute that no rule has thought of: no bound is known, which is safe to say.
             return None
     bounds = (bound for name, pair in known.items() if name not in indices for bound in pair)
     peak = max((float(np.max(np.abs(bound), initial=0.0)) for bound in bounds), default=0.0)

@@ -1,6 +1,6 @@
 """The passes that an ONNX model goes through before it becomes a circuit, in order.
 
-Two only look: they refuse what a circuit cannot hold, or what would make the digest of the file mean less
+Three only look: they refuse what a circuit cannot hold, or what would make the digest of the file mean less
 than the model. The others rewrite, and each is one module that knows one thing. Whatever they change is
 compared with what there was before (`compile/comparison.py`), and the difference is in the lock.
 
@@ -22,6 +22,7 @@ from proofhold.compile.passes.constants import fold_constants
 from proofhold.compile.passes.decomposed import decompose
 from proofhold.compile.passes.fixed_axes import fix_axes
 from proofhold.compile.passes.job_tag import add_job_tag
+from proofhold.compile.passes.size import check_size
 from proofhold.compile.passes.static_shapes import check_static_shapes, inputs_of, outputs_of
 from proofhold.compile.passes.tail import join, leave_tail, tail_of
 from proofhold.compile.passes.tensor_outputs import leave_tensor_outputs
@@ -40,6 +41,7 @@ REWRITING: tuple[tuple[str, Pass], ...] = (
 )
 LAST: tuple[tuple[str, Pass], ...] = (
     ("static_shapes", check_static_shapes),
+    ("size", check_size),
     ("job_tag", add_job_tag),
 )
 NAMES = ("well_formed", FIXED_AXES, *(name for name, _ in REWRITING), TAIL, *(name for name, _ in LAST))

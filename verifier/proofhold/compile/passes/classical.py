@@ -44,7 +44,13 @@ def rewrite_classical(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in _CLASSIFIERS and node.output[0] in used:
             raise _refusal(node, "gives a label that the model goes on to use")
     rules[ML_DOMAIN, "Normalizer"] = functools.partial(_normalizer, shares)
-    return with_inferred_outputs(Rewriting(model).replace(rules))
+    changed = Rewriting(model).replace(rules)
+    made = {name for node in foreign for name in node.output}
+    for value in changed.graph.output:
+        # What was inferred of the operator before may be wrong: inference knows little of this domain.
+        if value.name in made:
+            value.type.tensor_type.ClearField("shape")
+    return with_inferred_outputs(changed)
 
 
 def _linear_classifier(build: Rewriting, node: onnx.NodeProto) -> None:
@@ -89,6 +95,8 @@ def _tree_classifier(build: Rewriting, node: onnx.NodeProto) -> None:
         base = np.array([1.0 - offset if shares else -offset, offset])
         if shares and _transform(node) != "NONE":
             raise _refusal(node, "transforms shares of votes")
+    elif classes == 2 and np.any(given):
+        raise _refusal(node, "has base values for two classes that both are voted for")
     elif len(given) == classes:
         base = np.array(given, np.float64)
     elif len(given):

@@ -13,7 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from proofhold.compile.passes.rewriting import attributes_of, constants_of, shapes_of, without_unused
+from proofhold.compile.passes.rewriting import (
+    attributes_of,
+    constants_of,
+    raise_ir_version,
+    shapes_of,
+    without_unused,
+)
 from proofhold.execution import open_session
 
 MAX_FOLDED_ELEMENTS = 2**22
@@ -44,6 +50,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     values = sizes | _compute(model, computed, sizes)
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    raise_ir_version(changed)
     graph = changed.graph
     outputs = {value.name for value in graph.output}
     kept = [node for node in graph.node if node.output[0] not in values or node.output[0] in outputs]

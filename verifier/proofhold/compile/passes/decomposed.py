@@ -7,7 +7,7 @@ of Exp is never positive, and what Log sees is 1 or little more.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -26,14 +26,17 @@ def decompose(model: onnx.ModelProto) -> onnx.ModelProto:
         CompileError: ``compile.unsupported``: an operator in a form for which there is no rule.
 
     """
-    if not any(_has_rule(node) for node in model.graph.node):
+    constants = set(constants_of(model.graph))
+    if not any(_has_rule(node, constants) for node in model.graph.node):
         return model
     return _Decomposition(model).rewritten()
 
 
-def _has_rule(node: onnx.NodeProto) -> bool:
+def _has_rule(node: onnx.NodeProto, constants: Container[str]) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
+    if node.op_type == "BatchNormalization":
+        return any(name not in constants for name in node.input[1:5])
     if node.op_type in (*_POOLS, *_CONVOLUTIONS):
         return not any(attribute.name == "strides" for attribute in node.attribute)
     return node.op_type in _RULES
@@ -48,12 +51,12 @@ class _Decomposition(Rewriting):
         self.constants = constants_of(model.graph)
 
     def rewritten(self) -> onnx.ModelProto:
-        rules: dict[tuple[str, str], Rule] = {}
         for node in self.graph.node:
-            if _has_rule(node):
-                name = node.op_type
-                rules[node.domain, name] = _RULES.get(name) or _with_strides
-        return self.replace(rules)
+            if _has_rule(node, self.constants):
+                self.apply(_RULES.get(node.op_type, _with_strides), node)
+            else:
+                self.nodes.append(node)
+        return self.finish()
 
     def rank(self, node: onnx.NodeProto, index: int = 0) -> int:
         """Give the number of axes of a node's input."""
@@ -186,6 +189,19 @@ def _group_normalization(build: Rewriting, node: onnx.NodeProto) -> None:
     build.add("Add", build.add("Mul", back, scale), shift, output=node.output[0])
 
 
+def _batch_normalization(build: Rewriting, node: onnx.NodeProto) -> None:
+    """For parameters that are inputs; ezkl folds constant ones into the layer before."""
+    assert isinstance(build, _Decomposition)  # noqa: S101
+    if len([name for name in node.output if name]) > 1:
+        raise _refusal(node, "is training")
+    spatial = build.rank(node) - 2
+    scale, shift, mean, variance = (_as_channels(build, node.input[i], spatial) for i in range(1, 5))
+    epsilon = build.tensor(np.float32(attributes_of(node).get("epsilon", 1e-5)))
+    root = build.add("Sqrt", build.add("Add", variance, epsilon))
+    normal = build.add("Div", build.add("Sub", node.input[0], mean), root)
+    build.add("Add", build.add("Mul", normal, scale), shift, output=node.output[0])
+
+
 def _mean_variance_normalization(build: Rewriting, node: onnx.NodeProto) -> None:
     axes = attributes_of(node).get("axes", [0, 2, 3])
     moved = build.add("Sub", node.input[0], build.reduce("ReduceMean", node.input[0], axes))
@@ -232,6 +248,7 @@ def _refusal(node: onnx.NodeProto, what: str) -> CompileError:
 
 
 _RULES: Mapping[str, Rule] = {
+    "BatchNormalization": _batch_normalization,
     "Celu": _celu,
     "Elu": _elu,
     "Gelu": _gelu,

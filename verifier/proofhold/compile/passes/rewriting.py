@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
 ML_DOMAIN = "ai.onnx.ml"
+IR_VERSION_OF_INITIALIZERS = 4
 DEFAULT_OPSET = 17
 """For a model that names none of the standard operators: only those of `ML_DOMAIN`."""
 
@@ -27,6 +28,7 @@ class Rewriting:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
+        raise_ir_version(self.model)
         self.graph = self.model.graph
         self.nodes: list[onnx.NodeProto] = []
         self._taken = names_of(self.graph)
@@ -49,9 +51,13 @@ class Rewriting:
             if rule is None:
                 self.nodes.append(node)
             else:
-                self._stem = next((name for name in node.output if name), "added")
-                rule(self, node)
+                self.apply(rule, node)
         return self.finish()
+
+    def apply(self, rule: Rule, node: onnx.NodeProto) -> None:
+        """Let a rule replace a node: what it adds is named after the node's output."""
+        self._stem = next((name for name in node.output if name), "added")
+        rule(self, node)
 
     def finish(self) -> onnx.ModelProto:
         """Put the collected nodes in the graph, and drop operator sets that none of them is of."""
@@ -115,6 +121,12 @@ class Rewriting:
             number += 1
         self._taken.add(name)
         return name
+
+
+def raise_ir_version(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let initializers be no inputs, in place: files of before 2019 list each as both."""
+    model.ir_version = max(model.ir_version, IR_VERSION_OF_INITIALIZERS)
+    return model
 
 
 def names_of(graph: onnx.GraphProto) -> set[str]:

@@ -16,6 +16,8 @@ _DTYPES: dict[int, str] = {
     TensorProto.INT64: "int64",
 }
 CIRCUIT_DTYPE = "float32"
+INTEGERS = ("int32", "int64")
+"""What an output may be as well: the circuit gives integers as they are."""
 
 
 def check_static_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -31,11 +33,16 @@ def check_static_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Malformed("model.invalid", f"shape inference refuses the model: {text}") from error
-    for port in (*inputs_of(model), *outputs_of(inferred)):
-        if port.dtype != CIRCUIT_DTYPE:
-            raise CompileError(
-                "compile.dtype", f"tensor {port.name!r}: {port.dtype}, expected {CIRCUIT_DTYPE}"
-            )
+    for ports, allowed in (
+        (inputs_of(model), (CIRCUIT_DTYPE,)),
+        (outputs_of(inferred), (CIRCUIT_DTYPE, *INTEGERS)),
+    ):
+        for port in ports:
+            if port.dtype not in allowed:
+                expected = " or ".join(allowed)
+                raise CompileError(
+                    "compile.dtype", f"tensor {port.name!r}: {port.dtype}, expected {expected}"
+                )
     return model
 
 
