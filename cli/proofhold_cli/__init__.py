@@ -39,6 +39,11 @@ COMMANDS = {
         "Show by arithmetic alone whether a provider contradicts itself.",
     ),
     "escrow": ("proofhold_cli.escrow", "escrow_group", "Hold money, record claims, settle."),
+    "evidence": (
+        "proofhold_cli.evidence",
+        "evidence_group",
+        "Keep what receipts are recomputed from, as long as it is needed.",
+    ),
     "guard": ("proofhold_cli.guard", "guard_group", "Bound in money what an unchecked provider can cost."),
     "job": ("proofhold_cli.job", "job_group", "Draft the job that buyer and provider sign."),
     "keys": ("proofhold_cli.keys", "keys_group", "Make keys and say which ones to trust."),

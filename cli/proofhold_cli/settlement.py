@@ -89,6 +89,7 @@ def settle_command(
 ) -> None:
     """Judge BUNDLE for its recorded claim and let the verdict decide the money in the escrow at HOME.
 
+    BUNDLE is kept there, so that the receipt can be recomputed: "evidence prune" says for how long.
     Ends with 0 if the provider is paid, 3 if nothing was decided, 4 if the verdict went against it.
     """
     from proofhold.answers import decode_answers
@@ -96,6 +97,7 @@ def settle_command(
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
     from proofhold.keys import SigningKey
+    from proofhold.retention import FOLDER_NAME, EvidenceFolder
     from proofhold.runner import ProcessRunner
     from proofhold.settlement import verify_and_settle
     from proofhold.standard import standard_verifier
@@ -104,7 +106,10 @@ def settle_command(
 
     bundle = read_bundle(bundle_file)
     hold = bundle.exchange.job.digest
+    answers = decode_answers(read_file(answers_file)) if answers_file else ()
     with open_home(home) as escrow, ProcessRunner() as runner:
+        kept = EvidenceFolder(home / FOLDER_NAME, escrow)
+        kept.keep_bundle(hold, 0, bundle, answers, now=clock(now))
         decision = verify_and_settle(
             hold,
             bundle,
@@ -112,7 +117,7 @@ def settle_command(
             policy=read_policy(policy_name),
             escrow=escrow,
             key=SigningKey.load(key_file),
-            answers=decode_answers(read_file(answers_file)) if answers_file else (),
+            answers=answers,
             clock=lambda: clock(now),
         )
         escrow.pump(LedgerRail(), now=clock(now))

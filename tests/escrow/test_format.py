@@ -44,7 +44,7 @@ def test_the_page_lists_every_code() -> None:
     raised = set(re.findall(r"(?:Refused|EscrowFailure)\(\s*\"([a-z_.]+)\"", source))
     raised |= set(re.findall(r"_objection\(\"(guard\.[a-z]+)\"", Path(proofhold.guard.__file__).read_text()))
     raised |= set(re.findall(r"\"(escrow\.decided)\" if", source)) | {"escrow.wrong_state"}
-    subjects = "escrow|job|claim|decline|resolution|guard|challenge|answer|shadow|payment|webhook"
+    subjects = "escrow|job|claim|decline|resolution|guard|challenge|answer|shadow|payment|webhook|evidence"
     rows = re.findall(rf"^\| (`(?:{subjects})\..*?) \|", PAGE, re.MULTILINE)
     listed = set(re.findall(r"`([a-z_.]+)`", " ".join(rows)))
     assert raised == listed
