@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.files import (
+    FILE,
+    clock,
+    echo_json,
+    evidence_folder,
+    evidence_option,
+    json_option,
+    now_option,
+)
+from proofhold_cli.parameters import ESCROW
 
 
 @click.group("evidence")
@@ -15,16 +24,17 @@ def evidence_group() -> None:
 
 
 @evidence_group.command("list")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("hold")
+@evidence_option
 @json_option
-def list_command(home: Path, hold: str, as_json: bool) -> None:
+def list_command(home: str, hold: str, folder: Path | None, as_json: bool) -> None:
     """List what is kept for HOLD."""
     from proofhold.escrow.home import open_home
-    from proofhold.retention import FOLDER_NAME, EvidenceFolder
+    from proofhold.retention import EvidenceFolder
 
     with open_home(home) as escrow:
-        pieces = EvidenceFolder(home / FOLDER_NAME, escrow).pieces(hold)
+        pieces = EvidenceFolder(evidence_folder(home, folder), escrow).pieces(hold)
     if as_json:
         echo_json({"evidence": [{"digest": p.digest, "kind": p.kind, "seq": p.seq} for p in pieces]})
         return
@@ -33,18 +43,19 @@ def list_command(home: Path, hold: str, as_json: bool) -> None:
 
 
 @evidence_group.command("get")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("digest")
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write it.")
+@evidence_option
 @json_option
-def get_command(home: Path, digest: str, out_file: Path, as_json: bool) -> None:
+def get_command(home: str, digest: str, out_file: Path, folder: Path | None, as_json: bool) -> None:
     """Write the evidence of this DIGEST to a file, such as a bundle for "receipt recheck"."""
     from proofhold.escrow.home import open_home
-    from proofhold.retention import FOLDER_NAME, EvidenceFolder
+    from proofhold.retention import EvidenceFolder
     from proofhold_cli.files import write_file
 
     with open_home(home) as escrow:
-        data = EvidenceFolder(home / FOLDER_NAME, escrow).read(digest)
+        data = EvidenceFolder(evidence_folder(home, folder), escrow).read(digest)
     write_file(out_file, data)
     if as_json:
         echo_json({"digest": digest, "out": str(out_file)})
@@ -53,21 +64,22 @@ def get_command(home: Path, digest: str, out_file: Path, as_json: bool) -> None:
 
 
 @evidence_group.command("prune")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @now_option
+@evidence_option
 @json_option
-def prune_command(home: Path, dry_run: bool, now: int | None, as_json: bool) -> None:
+def prune_command(home: str, dry_run: bool, now: int | None, folder: Path | None, as_json: bool) -> None:
     """Remove evidence that nobody needs any more.
 
     Kept is whatever belongs to a capture that is undecided, disputed or not paid yet, or whose bond is
     reserved or frozen; and of a final one until its challenge ends.
     """
     from proofhold.escrow.home import open_home
-    from proofhold.retention import FOLDER_NAME, EvidenceFolder
+    from proofhold.retention import EvidenceFolder
 
     with open_home(home) as escrow:
-        pruned = EvidenceFolder(home / FOLDER_NAME, escrow).prune(now=clock(now), dry_run=dry_run)
+        pruned = EvidenceFolder(evidence_folder(home, folder), escrow).prune(now=clock(now), dry_run=dry_run)
     if as_json:
         echo_json({"bytes": pruned.freed, "dry_run": dry_run, "files": pruned.files})
         return

@@ -32,6 +32,37 @@ policy_option = click.option(
 )
 
 
+evidence_option = click.option(
+    "--evidence",
+    "folder",
+    type=FOLDER,
+    help="Where the escrow's evidence is kept; HOME/evidence, unless HOME is a database.",
+)
+
+
+def find_evidence(home: str, folder: Path | None) -> Path | None:
+    """Give the folder of an escrow's evidence: the one that the user named, or the one in a folder HOME."""
+    from proofhold.escrow.home import is_address
+    from proofhold.retention import FOLDER_NAME
+
+    return folder if folder is not None or is_address(home) else Path(home) / FOLDER_NAME
+
+
+def evidence_folder(home: str, folder: Path | None) -> Path:
+    """Give the folder of an escrow's evidence.
+
+    Raises:
+        Misuse: the escrow is in a database, and the user named none.
+
+    """
+    from proofhold.errors import Misuse
+
+    found = find_evidence(home, folder)
+    if found is None:
+        raise Misuse("the escrow is in a database: say with --evidence where its evidence is kept")
+    return found
+
+
 def read_file(path: Path) -> bytes:
     """Read a file that the user named, bounded.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option
+from proofhold_cli.parameters import ESCROW
 
 
 @click.group("quorum")
@@ -15,7 +16,7 @@ def quorum_group() -> None:
 
 
 @quorum_group.command("set")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.option("--above", required=True, help="A higher price than this takes them, such as 100.")
 @click.option(
     "--need", type=click.IntRange(2, 16), required=True, help="How many verifiers must say the same."
@@ -25,7 +26,7 @@ def quorum_group() -> None:
 @now_option
 @json_option
 def set_command(
-    home: Path, above: str, need: int, trust_file: Path, currency: str, now: int | None, as_json: bool
+    home: str, above: str, need: int, trust_file: Path, currency: str, now: int | None, as_json: bool
 ) -> None:
     """Let no money of a hold above a price move until NEED verifiers have said the same.
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from proofhold_cli.errors import ExitCode
-from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.files import (
+    FILE,
+    clock,
+    echo_json,
+    evidence_option,
+    find_evidence,
+    json_option,
+    now_option,
+    policy_option,
+)
 from proofhold_cli.parameters import ESCROW
 from proofhold_cli.root import root_option
 
@@ -73,6 +82,7 @@ def fund_command(
 @click.option("--answers", "answers_file", type=FILE, help="What an earlier verdict needed.")
 @click.option("--receipt", "receipt_file", type=FILE, help="Where to write the receipt.")
 @policy_option
+@evidence_option
 @now_option
 @root_option
 @json_option
@@ -83,6 +93,7 @@ def settle_command(
     answers_file: Path | None,
     receipt_file: Path | None,
     policy_name: str,
+    folder: Path | None,
     now: int | None,
     root: Path | None,
     as_json: bool,
@@ -97,7 +108,7 @@ def settle_command(
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
     from proofhold.keys import SigningKey
-    from proofhold.retention import FOLDER_NAME, EvidenceFolder
+    from proofhold.retention import EvidenceFolder
     from proofhold.runner import ProcessRunner
     from proofhold.settlement import verify_and_settle
     from proofhold.standard import standard_verifier
@@ -108,8 +119,8 @@ def settle_command(
     hold = bundle.exchange.job.digest
     answers = decode_answers(read_file(answers_file)) if answers_file else ()
     with open_home(home) as escrow, ProcessRunner() as runner:
-        kept = EvidenceFolder(home / FOLDER_NAME, escrow)
-        kept.keep_bundle(hold, 0, bundle, answers, now=clock(now))
+        if (kept := find_evidence(home, folder)) is not None:
+            EvidenceFolder(kept, escrow).keep_bundle(hold, 0, bundle, answers, now=clock(now))
         decision = verify_and_settle(
             hold,
             bundle,

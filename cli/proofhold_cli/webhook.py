@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from proofhold_cli.errors import ExitCode
-from proofhold_cli.files import FOLDER, clock, echo_json, json_option, now_option
+from proofhold_cli.files import clock, echo_json, json_option, now_option
+from proofhold_cli.parameters import ESCROW
 
 
 @click.group("webhook")
@@ -16,7 +15,7 @@ def webhook_group() -> None:
 
 
 @webhook_group.command("add")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("name")
 @click.argument("url")
 @click.option("--backlog", is_flag=True, help="Also tell the first receiver what nobody was told so far.")
@@ -24,7 +23,7 @@ def webhook_group() -> None:
 @now_option
 @json_option
 def add_command(
-    home: Path, name: str, url: str, backlog: bool, dangerous_http: bool, now: int | None, as_json: bool
+    home: str, name: str, url: str, backlog: bool, dangerous_http: bool, now: int | None, as_json: bool
 ) -> None:
     """Tell the receiver at URL from now on, under NAME. Its secret is shown here, and never again."""
     from proofhold.escrow.home import open_home
@@ -43,11 +42,11 @@ def add_command(
 
 
 @webhook_group.command("remove")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("name")
 @now_option
 @json_option
-def remove_command(home: Path, name: str, now: int | None, as_json: bool) -> None:
+def remove_command(home: str, name: str, now: int | None, as_json: bool) -> None:
     """Stop telling the receiver NAME."""
     from proofhold.escrow.home import open_home
     from proofhold.escrow.webhooks import WebhookBook
@@ -61,10 +60,10 @@ def remove_command(home: Path, name: str, now: int | None, as_json: bool) -> Non
 
 
 @webhook_group.command("deliver")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="At once.")
 @json_option
-def deliver_command(home: Path, threads: int, as_json: bool) -> None:
+def deliver_command(home: str, threads: int, as_json: bool) -> None:
     """Try everything that is due once. For a timer, or in a loop; several may run.
 
     Ends with 3 if something is to be tried again.
@@ -88,10 +87,10 @@ def deliver_command(home: Path, threads: int, as_json: bool) -> None:
 
 
 @webhook_group.command("list")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.option("--dead", is_flag=True, help="List dead messages in place of receivers.")
 @json_option
-def list_command(home: Path, dead: bool, as_json: bool) -> None:
+def list_command(home: str, dead: bool, as_json: bool) -> None:
     """List the receivers, or the messages that were tried in vain."""
     from proofhold.escrow.home import open_home
     from proofhold.escrow.webhooks import DeliveryStatus, WebhookBook
@@ -120,14 +119,14 @@ def list_command(home: Path, dead: bool, as_json: bool) -> None:
 
 
 @webhook_group.command("replay")
-@click.argument("home", type=FOLDER)
+@click.argument("home", type=ESCROW)
 @click.argument("name")
 @click.option("--message", "numbers", type=click.IntRange(min=1), multiple=True, help="One, by its number.")
 @click.option("--dead", is_flag=True, help="All that were tried in vain.")
 @now_option
 @json_option
 def replay_command(
-    home: Path, name: str, numbers: tuple[int, ...], dead: bool, now: int | None, as_json: bool
+    home: str, name: str, numbers: tuple[int, ...], dead: bool, now: int | None, as_json: bool
 ) -> None:
     """Have messages delivered to NAME once more, at the next `deliver`."""
     from proofhold.errors import Misuse

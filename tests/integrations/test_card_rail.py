@@ -33,7 +33,7 @@ from proofhold.integrations.card_rail import (
     latest_decision,
     require_outlives,
 )
-from proofhold.job import SignedJob
+from proofhold.job import Fee, SignedJob
 from simulated_cards import SECRET_KEY, SimulatedProcessor, processing
 from stores import SqliteStore
 
@@ -169,6 +169,9 @@ def test_authorizing_twice_is_once(till: Till) -> None:
 def test_a_declined_card_is_the_buyers_fault(till: Till) -> None:
     with refused("card.declined", Fault.BUYER):
         till.rail.authorize(till.scene.draft(), payment_method="pm_declined")
+    for changes in ({"captures": 2}, {"fee": Fee(ppm=1, account="protocol")}):
+        with refused("card.split"):
+            till.rail.authorize(till.scene.draft(**changes), payment_method="pm_good")
     with refused("card.amount"):
         till.rail.authorize(till.scene.draft(price=10**9), payment_method="pm_good")
 

@@ -14,12 +14,13 @@ from x402.facilitator import x402Facilitator, x402FacilitatorSync
 from x402.schemas import PaymentAbortedError, PaymentPayload, SettleResponse
 
 from escrow_builders import refused
-from judging import BUYER, NOW, PRICE, STRANGER, VERIFIER
+from judging import BUYER, NOW, PRICE, PROVIDER, STRANGER, VERIFIER
 from proofhold.core import Fault, Verdict
 from proofhold.escrow.escrow import HoldRecord
 from proofhold.escrow.paybook import Status
 from proofhold.integrations.terms import PaymentTerms
 from proofhold.integrations.x402_facilitator import FacilitatorGate
+from proofhold.job import Fee
 from proofhold.keys import Signed, TrustedKey, TrustStore
 from proofhold.receipt import Receipt
 from settling import FALSE, Hall, accepted, inconclusive, rejected
@@ -144,6 +145,11 @@ def test_a_verdict_about_another_job_or_of_another_key_is_not_admitted(hall: Hal
     with refused("payment.job"):
         unsigned = Signed.new(hold.job.document, BUYER)
         desk.gate.admit(payload, unsigned, good)
+    for changes in ({"captures": 2}, {"fee": Fee(ppm=1, account="protocol")}):
+        split = Signed.new(replace(hold.job.document, **changes), BUYER, PROVIDER)
+        named = {"job": split.digest, "payment": "a-payment-that-splits"}
+        with refused("payment.job"):
+            desk.gate.admit(desk.shop.pay(hold, **named), split, good)  # type: ignore[arg-type]
     with refused("payment.untrusted"):  # the key's interval ends where the judgement begins
         strict.gate.admit(payload, hold.job, good)
     assert desk.gate.book.find(payload.extensions["payment-identifier"]["info"]["id"]) is None  # type: ignore[index]

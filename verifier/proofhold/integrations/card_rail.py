@@ -67,11 +67,13 @@ class ManualCaptureRail:
         """Put a job's price on hold on the buyer's card. Called again for the job, it is the same one.
 
         Raises:
-            Refused: ``card.declined``, the buyer's card does; ``card.amount``.
+            Refused: ``card.declined``, the buyer's card does; ``card.amount``; ``card.split``.
             RailUnknown: the processor did not answer: ask again.
 
         """
         document = job.document
+        if document.captures != 1 or document.fee is not None:
+            raise Refused("card.split", "a card is captured once, for one payee: no metered jobs, no fees")
         if not 0 < document.price <= MAX_AMOUNT:
             text = f"the price is {document.price}, a card pays 1 to {MAX_AMOUNT} of the smallest unit"
             raise Refused("card.amount", text)

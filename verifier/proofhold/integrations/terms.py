@@ -165,6 +165,10 @@ def admit(
     document = job.document
     if not job.envelope.is_signed_by_exactly(document.signers):
         raise Refused("payment.job", "the job is not signed by its buyer and its provider, and them alone")
+    if document.captures != 1 or document.fee is not None:
+        raise Refused(
+            "payment.job", "one payment settles one capture, to one payee: no metered jobs, no fees"
+        )
     ours = (terms.job, terms.model, terms.input, terms.pay_to.lower())
     if ours != (job.digest, model_digest(document.model), document.input, document.payee.lower()):
         raise Refused("payment.mismatch", "the payment names another job, model, input or payee")
