@@ -89,7 +89,7 @@ class Recorded:
 
 def find_recorded(root: Path) -> Recorded | None:
     """Read the evidence, where it is; None where it is not, or is not what it was."""
-    folder = Path(os.environ.get(VECTORS) or root.parent / "shared" / "vectors")
+    folder = Path(os.environ.get(VECTORS) or root.resolve().parent / "shared" / "vectors")
     try:
         return _recorded(json.loads(_read(folder, RESPONSE)), _read(folder, DOCUMENT))
     except (OSError, KeyError, ValueError, TypeError, tarfile.TarError, ProofholdError):
