@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from small_repository import copy_repository
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 300
@@ -102,8 +103,7 @@ class Shell:
         home = folder / "home"
         for path in (self.folder, home):
             path.mkdir()
-        for name in ("models", "circuits"):
-            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_repository(self.folder)
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path(platformdirs.user_cache_dir("proofhold")).parent)
         self.environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

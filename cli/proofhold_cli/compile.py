@@ -12,6 +12,7 @@ from proofhold_cli.files import FILE, FOLDER, echo_json, json_option
 from proofhold_cli.progress import steps
 from proofhold_cli.root import find_root, root_option
 from proofhold_cli.terminal import one_line, print_unsafe
+from proofhold_cli.tuning import choose
 
 if TYPE_CHECKING:
     from proofhold.locks import RunArgs
@@ -39,6 +40,27 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The model's domain, post-processing and samples; else model.toml beside the model.",
 )
+@click.option(
+    "--tune",
+    "goal",
+    type=click.Choice(["time", "size", "accuracy"]),
+    help="Choose columns, lookup base and scale: what is cheapest to prove, smallest to verify, or most "
+    "accurate.",
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --tune: the largest absolute error that the lock may state; else a ten-thousandth of the "
+    "range of the outputs on the samples.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(0, 20),
+    default=0,
+    show_default=True,
+    help="With --tune: really prove so many candidates, to show how well counted costs rank them.",
+)
+@click.option("--report", "tuning_report", type=FILE, help="With --tune: write an HTML report.")
 @click.option(
     "--scale", type=click.IntRange(1, 20), help="Binary digits after the point, of inputs and parameters."
 )
@@ -79,6 +101,10 @@ def compile_command(
     planning: bool,
     accept: bool,
     spec: Path | None,
+    goal: str | None,
+    max_error: float | None,
+    trials: int,
+    tuning_report: Path | None,
     scale: int | None,
     legs: int | None,
     srs_digest: str | None,
@@ -94,10 +120,15 @@ def compile_command(
 
     \b
     proofhold compile models/NAME/model.onnx --out circuits/NAME
+    proofhold compile --tune time --max-error 0.01 models/NAME/model.onnx --out circuits/NAME
     proofhold compile --plan models/NAME/model.onnx
     proofhold compile --check NAME...
     proofhold compile --check --all
     """  # noqa: D301 - click's mark for "do not wrap" is the backspace itself
+    if goal is None and (max_error is not None or trials or tuning_report is not None):
+        raise click.UsageError("--max-error, --trials and --report come with --tune.")
+    if goal is not None and (checking or planning or scale is not None or legs is not None):
+        raise click.UsageError("--tune chooses scale and legs, and goes with neither --check nor --plan.")
     if planning:
         if checking or every or accept or out is not None or len(targets) != 1:
             raise click.UsageError("--plan takes one model, and writes nothing.")
@@ -116,16 +147,34 @@ def compile_command(
         raise click.UsageError("--srs-digest and --srs-label come together.")
 
     from proofhold.compile import compile_model
+    from proofhold.compile.circuit import refuse_private
     from proofhold.locks import SrsKind, Visibility
 
+    model = Path(targets[0])
+    visibility = Visibility(input=input_visibility, param=param_visibility)
+    refuse_private(visibility)
+    ceremony = (srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None
     with steps() as on_step:
+        run_args = _run_args(scale, legs)
+        if goal is not None:
+            run_args = choose(
+                model,
+                spec or model.parent / "model.toml",
+                goal=goal,
+                max_error=max_error,
+                trials=trials,
+                report=tuning_report,
+                ceremony=ceremony,
+                quiet=as_json,
+                on_step=on_step,
+            )
         lock = compile_model(
-            Path(targets[0]),
+            model,
             out,
             specification_path=spec,
-            run_args=_run_args(scale, legs),
-            visibility=Visibility(input=input_visibility, param=param_visibility),
-            ceremony=(srs_digest, srs_label) if srs_digest is not None and srs_label is not None else None,
+            run_args=run_args,
+            visibility=visibility,
+            ceremony=ceremony,
             on_step=on_step,
         )
     if as_json:
@@ -134,7 +183,7 @@ def compile_command(
         click.echo(f"{lock.name}: circuit lock {lock.digest}")
         click.echo(
             f"  k {lock.cost.k}, {lock.cost.rows} rows, proving key {lock.cost.pk_bytes / 1e6:.1f} MB, "
-            f"error at most {lock.error.max_abs:.1e} on {lock.error.samples} samples"
+            f"error at most {lock.error.bound:.1e} ({lock.error.max_abs:.1e} on {lock.error.samples} samples)"
         )
     if lock.srs.kind is SrsKind.UNSAFE_DEV:
         print_unsafe("the SRS is the development one: anybody can forge proofs of this circuit")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from proofhold.compile.toolchain import Toolchain
+from small_repository import copy_repository
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,7 +27,5 @@ def tools() -> Iterator[Toolchain]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A copy of models/ and circuits/."""
-    for folder in ("models", "circuits"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    return tmp_path
+    """A copy of the two smallest models and their circuits."""
+    return copy_repository(tmp_path)

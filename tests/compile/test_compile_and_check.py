@@ -54,12 +54,14 @@ def write(root: Path, lock: CircuitLock, *, audited: bool = True) -> None:
 def test_compiling_again_gives_the_committed_files(root: Path, cache: Path, tools: Toolchain) -> None:
     steps: list[str] = []
     model, out = root / "models" / NAME / "model.onnx", root / "again" / NAME
-    lock = compile_model(model, out, cache=cache, tools=tools, on_step=steps.append)
+    committed = lock_of(root)
+    lock = compile_model(
+        model, out, run_args=committed.run_args, cache=cache, tools=tools, on_step=steps.append
+    )
     assert steps
     for path in sorted(out.iterdir()):
         if path.name != "circuit.lock.json":  # holds measured errors
             assert path.read_bytes() == (root / "circuits" / NAME / path.name).read_bytes(), path.name
-    committed = lock_of(root)
     assert replace(lock, error=committed.error) == committed
     listed = {entry.name for entry in Catalogue.load(root)}
     assert {"breast_cancer", "digits"} <= listed

@@ -51,7 +51,7 @@ def test_the_cost_is_that_of_real_proofs_with_the_pinned_key(cost: ProvingCost) 
     assert 0 < cost.cpu_s <= sum(cost.prove_s) * cost.cores
     # The key alone is held in memory, and no gigabyte is needed.
     assert cost.pk_bytes < cost.memory_bytes < 2**30
-    assert cost.foretold == predict(cost.k)
+    assert cost.foretold == predict(cost.k, columns=lock.lock.run_args.columns)
 
 
 @pytest.mark.parametrize(

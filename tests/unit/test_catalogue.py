@@ -13,6 +13,7 @@ from proofhold.canonical import file_digest
 from proofhold.catalogue import Catalogue, CatalogueError, Entry, read_circuit
 from proofhold.errors import Misuse
 from proofhold.locks import CircuitLock
+from small_repository import copy_repository
 
 REPOSITORY = Path(__file__).parents[2]
 NAME = "breast_cancer"
@@ -20,9 +21,7 @@ NAME = "breast_cancer"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for folder in ("models", "circuits"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    return tmp_path
+    return copy_repository(tmp_path)
 
 
 def test_the_repository_is_a_catalogue() -> None:

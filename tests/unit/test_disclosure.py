@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,12 @@ from proofhold.domain import PostProcessing
 from proofhold.errors import Malformed, Misuse
 from proofhold.locks import CircuitLock, SrsKind
 from proofhold_cli import main
+from small_repository import copy_repository
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for folder in ("models", "circuits"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    return tmp_path
+    return copy_repository(tmp_path)
 
 
 def rewritten(root: Path, lock: CircuitLock) -> None:

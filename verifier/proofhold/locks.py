@@ -133,6 +133,9 @@ class MeasuredError:
     samples: int
     max_abs: float
     relative_l2: float
+    bound: float
+    """What is stated of inputs like the samples: no output is further off than this. More than `max_abs`,
+    since the next input may be worse than the worst of a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +456,7 @@ def _read_error(record: Record) -> MeasuredError:
         samples=record.integer("samples", low=1, high=MAX_COUNT),
         max_abs=_not_negative(record, "max_abs"),
         relative_l2=_not_negative(record, "relative_l2"),
+        bound=_not_negative(record, "bound"),
     )
     record.close()
     return error

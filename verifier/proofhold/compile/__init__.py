@@ -1,7 +1,7 @@
 """The compile side: what a model's author and CI run. Nothing that judges evidence imports it.
 
-`compile_model` makes a circuit and its locks, `check` recompiles and compares, `ensure_proving_key` is for
-providers, and the rest is about reference strings.
+`compile_model` makes a circuit and its locks, `tune` chooses its arguments, `check` recompiles and compares,
+`ensure_proving_key` is for providers, and the rest is about reference strings.
 """
 
 from proofhold.compile.build import compile_model
@@ -13,11 +13,13 @@ from proofhold.compile.prediction import MACHINE, Prediction, predict
 from proofhold.compile.provingkey import ProvingKey, ensure_proving_key
 from proofhold.compile.specification import Sample, Specification, read_samples
 from proofhold.compile.srs import Srs, SrsFile, dev_srs, identify_srs, import_ceremony
+from proofhold.compile.tune import Goal, Tuning, tune
 
 __all__ = [
     "CompileError",
     "DEFAULT_RUN_ARGS",
     "Difference",
+    "Goal",
     "MACHINE",
     "Obstacle",
     "Plan",
@@ -28,6 +30,7 @@ __all__ = [
     "Srs",
     "SrsFile",
     "ToolFailed",
+    "Tuning",
     "check",
     "circuit_names",
     "compile_model",
@@ -38,4 +41,5 @@ __all__ = [
     "plan",
     "predict",
     "read_samples",
+    "tune",
 ]

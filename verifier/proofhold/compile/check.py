@@ -45,6 +45,7 @@ from proofhold.regular import open_regular
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
 ERROR_FLOOR = 1e-6
+MEASURED = ("error.bound", "error.max_abs", "error.relative_l2")
 STAGE_DIFFERENCE = r"passes\[[0-9]+\]\.max_abs"
 NOT_ABOUT_THE_MODEL = ("compile.cache", "compile.write", "compile.srs_missing", "compile.srs_digest")
 """Failures that say something of this machine only: raised, never reported as a difference."""
@@ -266,7 +267,7 @@ def _fields(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _same_measurement(field: str, before: Any, after: Any) -> bool:
-    measured = field in ("error.max_abs", "error.relative_l2") or re.fullmatch(STAGE_DIFFERENCE, field)
+    measured = field in MEASURED or re.fullmatch(STAGE_DIFFERENCE, field)
     return bool(measured) and math.isclose(before, after, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_FLOOR)
 
 

@@ -130,6 +130,16 @@ class Toolchain:
         made = json.loads(self._prove(native.prove, *paths, *parts))
         return made["instances"], bytes.fromhex(made["proof"])
 
+    def time_proof(
+        self, folder: Path, srs: Path, inputs: Any, *, lookup_range: tuple[int, int] | None
+    ) -> tuple[float, float]:
+        """Make keys of the circuit in `folder` and prove one run: processor seconds of either."""
+        paths = (_path(folder / native.CIRCUIT_FILE), _path(folder / native.PK_FILE), _path(srs))
+        parts = (json.dumps(inputs).encode(), json.dumps(lookup_range).encode())
+        setup_s: float = json.loads(self._prove(native.time_set_up, _path(folder), _path(srs)))
+        prove_s: float = json.loads(self._prove(native.time_proof, *paths, *parts))
+        return setup_s, prove_s
+
     def verify(self, snark: bytes, settings: bytes, vk: bytes, srs: bytes) -> bool:
         """Check a proof with the very task that the verifier's backend uses."""
         parts = (snark, settings, vk, srs)

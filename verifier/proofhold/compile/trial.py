@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,12 +29,16 @@ OnStep: TypeAlias = Callable[[str], None]
 PEAK_MARGIN = 1.05
 """Quantised weights and inputs differ from the real ones by half a step: what interval arithmetic says of
 the real ones is widened by this factor."""
+ERROR_MARGIN = 2.0
+"""What a lock states is the worst seen on the samples times this, and one step of the outputs' scale
+(docs/adr/0085-the-stated-error.md)."""
 MAX_ERROR = 0.25
 """Beyond this share of the model's largest output a circuit is not an inaccurate one, but another's."""
 LEAST_OUTPUT = 1e-3
 PROBES = 16
+MAX_LAYOUTS = 3
 PROBE_SEED = 1
-_NO_JOB = Tensor.of(TAG_NAME, np.zeros((1, TAG_LENGTH), np.int64))
+NO_JOB = Tensor.of(TAG_NAME, np.zeros((1, TAG_LENGTH), np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,13 @@ def try_out(
     data = calibration_data(samples, inputs)
     elements = tools.evaluate(folder / native.CIRCUIT_FILE, data, lookup_range=run_args.lookup_range)
     scales = json.loads(pinned)["model_output_scales"]
-    found = tuple(_dequantised(row, scales) for row in elements[: len(samples)])
-    error = _measure(derivation.model, samples, found, tools)
+    found = tuple(dequantised(row, scales) for row in elements[: len(samples)])
+    error = _measure(derivation.model, samples, found, scales, tools)
     return Trial(derivation, passes, inputs, samples, peak, pinned, k, run_args, found, error)
 
 
-def _dequantised(outputs: list[list[str]], scales: list[int]) -> tuple[NDArray[np.float64], ...]:
+def dequantised(outputs: Sequence[Sequence[str]], scales: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
+    """Give each output's field elements as numbers."""
     return tuple(
         np.array([fieldelement.dequantise(fieldelement.decode(element), scale) for element in output])
         for output, scale in zip(outputs, scales, strict=True)
@@ -146,13 +151,17 @@ def derive_settings(
     k = settings.smallest_k(guess, instances, run_args.lookup_range)
     if k > MAX_K:
         raise CompileError("compile.too_large", f"the circuit takes k = {k}, expected at most {MAX_K}")
-    pinned = settings.stabilise(tools.settings(folder, settings.arguments(run_args, k)))
-    parsed = json.loads(pinned)
-    settings.check(parsed, run_args, inputs, outputs)
-    if settings.smallest_k(parsed, instances, run_args.lookup_range) != k:
-        raise CompileError("compile.unexpected_settings", f"the number of rows changed with k = {k}")
-    write_atomically(folder / native.SETTINGS_FILE, pinned)
-    return pinned, k, run_args
+    for _ in range(MAX_LAYOUTS):
+        pinned = settings.stabilise(tools.settings(folder, settings.arguments(run_args, k)))
+        parsed = json.loads(pinned)
+        settings.check(parsed, run_args, inputs, outputs)
+        fitting = settings.smallest_k(parsed, instances, run_args.lookup_range)
+        if fitting <= k:
+            write_atomically(folder / native.SETTINGS_FILE, pinned)
+            return pinned, k, run_args
+        # ezkl lays out other rows in shorter columns, now and then a few more than were counted in long ones.
+        k = fitting
+    raise CompileError("compile.unexpected_settings", f"the number of rows changes with every k, up to {k}")
 
 
 def check_peak(peak: float | None, run_args: RunArgs) -> float | None:
@@ -179,6 +188,7 @@ def _measure(
     derived: bytes,
     samples: tuple[Sample, ...],
     outputs: tuple[tuple[NDArray[np.float64], ...], ...],
+    scales: Sequence[int],
     tools: Toolchain,
 ) -> MeasuredError:
     """Compare the circuit's outputs with onnxruntime's on the model that it was made of.
@@ -189,7 +199,7 @@ def _measure(
     """
     max_abs = relative_l2 = largest = 0.0
     for sample, output in zip(samples, outputs, strict=True):
-        reference = tools.run(derived, Tensors((*sample.inputs.items, _NO_JOB)))
+        reference = tools.run(derived, Tensors((*sample.inputs.items, NO_JOB)))
         for tensor, got in zip(reference.items, output, strict=True):
             expected = tensor.numpy().astype(np.float64).ravel()
             if got.shape != expected.shape:
@@ -210,7 +220,12 @@ def _measure(
             f"the circuit's outputs are off by {max_abs:.3g}, the model's reach {largest:.3g}: the scale is "
             "too low, or ezkl computes an operator in another way than onnxruntime",
         )
-    return MeasuredError(len(samples), max_abs, relative_l2)
+    return MeasuredError(len(samples), max_abs, relative_l2, stated_bound(max_abs, scales))
+
+
+def stated_bound(max_abs: float, output_scales: Sequence[int]) -> float:
+    """Give what a lock states of inputs like the samples, where the worst sample was off by `max_abs`."""
+    return ERROR_MARGIN * max_abs + 2.0 ** -min(output_scales)
 
 
 def calibration_data(samples: tuple[Sample, ...], inputs: tuple[InputSpec, ...]) -> list[Any]:
