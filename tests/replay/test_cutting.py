@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import replay_models
@@ -194,8 +195,6 @@ def test_a_lock_whose_segments_make_no_run_cannot_be_built(spoil: object) -> Non
 
 def test_tensors_are_compared_by_their_residual() -> None:
     def tensor(*values: float) -> Tensor:
-        import numpy as np
-
         return Tensor.of("t", np.array(values, np.float32))
 
     assert relative_l2(tensor(3, 4), tensor(3, 4)) == 0
@@ -203,3 +202,16 @@ def test_tensors_are_compared_by_their_residual() -> None:
     assert relative_l2(tensor(3), tensor(3, 4)) == float("inf")
     assert relative_l2(tensor(1), tensor(0)) == float("inf")
     assert relative_l2(tensor(float("nan")), tensor(1)) == float("inf")
+    # Squares that float32 cannot hold, at either end.
+    assert relative_l2(tensor(3e30, 5e30), tensor(3e30, 4e30)) == pytest.approx(0.2)
+    assert relative_l2(tensor(3e-30, 5e-30), tensor(3e-30, 4e-30)) == pytest.approx(0.2)
+    assert relative_l2(tensor(float("inf")), tensor(1)) == float("inf")
+
+
+def test_integers_are_compared_like_all_else() -> None:
+    def labels(*values: int) -> Tensor:
+        return Tensor.of("t", np.array(values, np.int64))
+
+    assert relative_l2(labels(3, 4), labels(3, 4)) == 0
+    assert relative_l2(labels(3, 5), labels(3, 4)) == pytest.approx(0.2)
+    assert relative_l2(labels(2**62, 1), labels(-(2**62), 1)) > 1

@@ -22,16 +22,26 @@ def residual(claimed: NDArray[Any], recomputed: NDArray[Any]) -> float:
 
     if claimed.shape != recomputed.shape:
         return math.inf
-    ours = recomputed.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        # Sums of numpy's own, not of its BLAS, whose threads cost more than the sum and order it at will.
-        distance = math.sqrt(float(np.square(claimed - ours).sum()))
-        norm = math.sqrt(float(np.square(ours).sum()))
-    if not (math.isfinite(distance) and math.isfinite(norm)):
+        off = size = math.nan
+        if claimed.dtype == recomputed.dtype == np.float32:
+            off, size = _squares(claimed - recomputed), _squares(recomputed)
+        if not (math.isfinite(off) and math.isfinite(size)) or size == 0.0:
+            # Whole numbers wrap, and squares of float32 leave its range long before the values do.
+            wide = recomputed.astype(np.float64)
+            off, size = _squares(claimed.astype(np.float64) - wide), _squares(wide)
+    if not (math.isfinite(off) and math.isfinite(size)):
         return math.inf
-    if norm == 0.0:
-        return 0.0 if distance == 0.0 else math.inf
-    return distance / norm
+    if size == 0.0:
+        return 0.0 if off == 0.0 else math.inf
+    return math.sqrt(off / size)
+
+
+def _squares(values: NDArray[Any]) -> float:
+    """Sum the squares, in float64, by numpy's own sum: its BLAS has threads that cost more, and no order."""
+    import numpy as np
+
+    return float(np.square(values).sum(dtype=np.float64))
 
 
 def is_finite(tensor: Tensor) -> bool:
