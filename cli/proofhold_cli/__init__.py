@@ -47,6 +47,7 @@ COMMANDS = {
     "guard": ("proofhold_cli.guard", "guard_group", "Bound in money what an unchecked provider can cost."),
     "job": ("proofhold_cli.job", "job_group", "Draft the job that buyer and provider sign."),
     "keys": ("proofhold_cli.keys", "keys_group", "Make keys and say which ones to trust."),
+    "payment": ("proofhold_cli.payment", "payment_group", "See to payments of x402 that may have settled."),
     "policy": ("proofhold_cli.policy", "policy_group", "Explain what a policy demands."),
     "provider": (
         "proofhold_cli.provider",

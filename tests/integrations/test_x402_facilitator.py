@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from x402.facilitator import x402Facilitator, x402FacilitatorSync
 from x402.schemas import PaymentAbortedError, PaymentPayload, SettleResponse
 
@@ -18,11 +21,13 @@ from judging import BUYER, NOW, PRICE, PROVIDER, STRANGER, VERIFIER
 from proofhold.core import Fault, Verdict
 from proofhold.escrow.escrow import HoldRecord
 from proofhold.escrow.paybook import Status
+from proofhold.escrow.refusals import Refused
 from proofhold.integrations.terms import PaymentTerms
 from proofhold.integrations.x402_facilitator import FacilitatorGate
 from proofhold.job import Fee
 from proofhold.keys import Signed, TrustedKey, TrustStore
 from proofhold.receipt import Receipt
+from proofhold_cli import main
 from settling import FALSE, Hall, accepted, inconclusive, rejected
 from simulated_x402 import NETWORK, PAY_TO, Shop
 
@@ -227,6 +232,46 @@ def test_the_payer_is_the_from_and_not_a_spender(desk: Desk) -> None:
     payload.payload = {"from": "0xPayer", "deep": 2**60}
     with refused("payment.malformed"):
         PaymentTerms.of(payload)
+
+
+def test_no_payload_makes_reading_it_trip(hall: Hall) -> None:
+    desk = Desk(hall)
+    payload = desk.shop.pay(desk.claimed())
+    anything: list[Any] = [None, 1, 1.5, "\ud800", "x" * 300, [], {}, {"info": None}, {"info": {"id": 5}}, float("nan")]
+    for value in anything:
+        for key in ("payment-identifier", "proofhold"):
+            changed = payload.model_copy(update={"extensions": {**(payload.extensions or {}), key: value}})
+            with pytest.raises(Refused):
+                PaymentTerms.of(changed)
+        for inner in ({"from": value}, {"authorization": value}, {"from": "0xPayer", "x": value}):
+            changed = payload.model_copy(update={"payload": inner})
+            with contextlib.suppress(Refused):
+                assert len(PaymentTerms.of(changed).binding) == 64
+        requirements = desk.shop.requirements().model_copy(update={"extra": {"paymentFlow": value}})
+        with contextlib.suppress(Refused):
+            assert len(PaymentTerms.of(payload.model_copy(update={"accepted": requirements})).binding) == 64
+
+
+def test_an_operator_says_what_became_of_a_payment(hall: Hall) -> None:
+    desk, home = Desk(hall), str(hall.path.parent)
+    hold = desk.claimed()
+    desk.admit(hold)
+    desk.ledger.script = ["timeout"]
+    desk.settle(desk.shop.pay(hold))
+
+    def run(*arguments: str, code: int = 0) -> Any:
+        result = CliRunner().invoke(main, ["payment", *arguments, "--json"])
+        assert result.exit_code == code, result.output
+        return json.loads(result.output) if code == 0 else None
+
+    [listed] = run("list", home)["payments"]
+    assert (listed["job"], listed["status"]) == (hold.id, "unknown")
+    run("record", home, listed["id"], code=2)
+    run("record", home, "pay_of_somebody_else", "--failed", code=4)
+    assert run("record", home, listed["id"], "--settled", "0xfound")["status"] == "settled"
+    assert run("list", home) == {"payments": []}
+    run("record", home, listed["id"], "--failed", code=4)
+    desk.refuses("payment.settled", desk.shop.pay(hold))
 
 
 def test_without_the_package_the_error_names_the_extra(hall: Hall) -> None:

@@ -77,10 +77,10 @@ class PaymentTerms:
             text = "the payment does not name its job, model and input by their digests"
             raise Refused("payment.no_job", text, Fault.BUYER)
         accepted = payload.accepted
-        names = (accepted.scheme, accepted.network, accepted.asset, accepted.pay_to)
+        flow = (accepted.extra or {}).get("paymentFlow", AUTHORIZATION_FLOW)
+        names = (accepted.scheme, accepted.network, accepted.asset, accepted.pay_to, flow)
         if not _matches(accepted.amount, AMOUNT_PATTERN) or not all(map(_is_name, names)):
             raise Refused("payment.malformed", "the accepted requirements are not x402's", Fault.BUYER)
-        flow = (accepted.extra or {}).get("paymentFlow", AUTHORIZATION_FLOW)
         try:
             authorization = canonical.digest(
                 "proofhold/payment-authorization/v1", canonical.encode(payload.payload)
@@ -96,7 +96,7 @@ class PaymentTerms:
             asset=accepted.asset,
             pay_to=accepted.pay_to,
             amount=int(accepted.amount),
-            flow=str(flow)[:MAX_NAME_CHARS],
+            flow=flow,
             job=str(job),
             model=str(model),
             input=str(given),
