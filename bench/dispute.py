@@ -27,6 +27,7 @@ from dispute_cases import CHEAPER, RUNTIMES, Arrays, Case, case, cheaper, parsed
 from dispute_models import FAMILIES, TOLERANCE, Builder, inputs_of, lock_of, made
 from judging import PROVIDER, REPOSITORY
 from proofhold.canonical import file_digest
+from proofhold.compile.replay.cutter import Limits
 from proofhold.compile.replay.pin import pin_replay
 from proofhold.compile.specification import Specification, read_samples
 from proofhold.keys import Signed
@@ -111,7 +112,8 @@ def repository() -> Iterator[tuple[str, bytes, ReplayLock, list[Arrays]]]:
             folder = REPOSITORY / "models" / name
             model = (folder / "model.onnx").read_bytes()
             specification = Specification.read(folder / "model.toml")
-            lock = pin_replay(model, specification, name=name, runner=runner).lock
+            limits = Limits(least_segment_s=0.0, most_committing=1.0)  # small models, cut all the same
+            lock = pin_replay(model, specification, name=name, runner=runner, limits=limits).lock
             samples = read_samples(folder / "samples.json", lock.inputs)[:INPUTS]
             yield name, model, lock, [{t.name: t.numpy() for t in s.inputs.items} for s in samples]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,6 +110,13 @@ class Case:
             return dict(run_stepwise(InlineRunner(), self.model, self.lock, pinned, taken))
         return dict(run_stepwise(InlineRunner(), model, replace_model(self.lock, model), pinned, taken))
 
+    def runs(self, segment: int) -> Iterator[Mapping[str, Tensor]]:
+        """Run a segment again as the shipped provider does, in its order."""
+        pinned = self.lock.segments[segment]
+        taken = [self.leaves[name] for name in pinned.inputs]
+        for fused in (False, True):
+            yield run_stepwise(InlineRunner(), self.model, self.lock, pinned, taken, fused=fused)
+
     def answer(self, segment: int, steps: Mapping[str, Tensor] | None = None) -> Answered:
         """Answer as the shipped provider does."""
         return answer_challenge(
@@ -118,7 +125,7 @@ class Case:
             lock=self.lock,
             trace=self.trace,
             ends=self.ends(segment),
-            steps=self.steps(segment) if steps is None else steps,
+            runs=self.runs(segment) if steps is None else [steps],
             key=PROVIDER,
         )
 

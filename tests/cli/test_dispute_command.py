@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from escrow_builders import memory_folder
 from judging import REPOSITORY, runner
+from proofhold.compile.replay.cutter import Limits
+from proofhold.compile.replay.pin import pin_file
+from proofhold.compile.specification import SPECIFICATION_FILE_NAME
 from proofhold.escrow import State
 from proofhold.exchange import Bundle
 from proofhold.policy import Policy
@@ -46,9 +49,14 @@ def root() -> Iterator[Path]:
     """A catalogue with one model, cut into segments."""
     with memory_folder() as folder:
         shutil.copytree(REPOSITORY / "models" / MODEL, folder / "models" / MODEL)
-        model, out = folder / "models" / MODEL / "model.onnx", folder / "circuits" / MODEL
-        result = CliRunner().invoke(main, ["replay", "pin", str(model), "--out", str(out)])
-        assert result.exit_code == 0, result.output
+        model, limits = folder / "models" / MODEL, Limits(least_segment_s=0.0, most_committing=1.0)
+        pin_file(
+            model / "model.onnx",
+            model / SPECIFICATION_FILE_NAME,
+            folder / "circuits" / MODEL,
+            runner=runner(),
+            limits=limits,
+        )
         yield folder
 
 

@@ -17,6 +17,8 @@ from proofhold.replay.bounds.elementwise import ACCURACY, erf
 from proofhold.replay.bounds.enclosure import LARGEST, ROUNDOFF, Enclosure, NoBound, gamma
 from proofhold.replay.bounds.rules import RULES, evaluate
 from proofhold.replay.contradiction import compare
+from proofhold.replay.pinpoint import pinpoint
+from proofhold.replay.regions import Graph, entries_of
 
 Array = NDArray[Any]
 OPSET = 20
@@ -115,6 +117,8 @@ CASES: dict[str, tuple[str, tuple[Array | None, ...], dict[str, Any]]] = {
     "max": ("Max", (X, normal(4, 33, seed=1)), {}),
     "min": ("Min", (X, normal(4, 33, seed=1)), {}),
     "where": ("Where", (X > 0, X, X * 2), {}),
+    "cast": ("Cast", (ints(3, -70_000, 0),), {"to": TensorProto.FLOAT}),
+    "cast of large integers": ("Cast", (ints(2**24 + 1, 2**40 + 3),), {"to": TensorProto.FLOAT}),
     "concat": ("Concat", (X, X), {"axis": 1}),
     "reshape": ("Reshape", (IMAGE, ints(2, 0, -1)), {}),
     "flatten": ("Flatten", (IMAGE,), {"axis": 2}),
@@ -122,6 +126,7 @@ CASES: dict[str, tuple[str, tuple[Array | None, ...], dict[str, Any]]] = {
     "turned round": ("Transpose", (X,), {}),
     "squeeze": ("Squeeze", (X[None, :, None], ints(0, 2)), {}),
     "unsqueeze": ("Unsqueeze", (X, ints(1)), {}),
+    "dropout": ("Dropout", (X, scalar(0.5), np.array(False)), {}),
     "expand": ("Expand", (X[:, None], ints(1, 5, 33)), {}),
     "tile": ("Tile", (X, ints(2, 3)), {}),
     "slice": ("Slice", (X, ints(30, 1), ints(-40, 3), ints(1, 0), ints(-3, 1)), {}),
@@ -201,7 +206,7 @@ def test_every_rule_is_tried() -> None:
     tried = {operator for operator, _, _ in CASES.values()}
     assert (
         set(RULES) - tried
-        == {"Constant", "ConstantOfShape", "Dropout", "Shape", "Split", "Swish"} | {"ReduceL1"} - tried
+        == {"Constant", "ConstantOfShape", "Shape", "Split", "Swish"} | {"ReduceL1"} - tried
     )
 
 
@@ -249,6 +254,41 @@ def test_the_bound_must_grow_with_the_number_of_terms() -> None:
     off = abs(float(in_order(a, np.ones(terms, np.float32))) - enclosure.value.item())
     assert off == pytest.approx((terms - 1) * 2.0**-24)
     assert 0.9 < off / np.asarray(enclosure.error).item() <= 1.0
+
+
+def test_a_residual_link_may_be_what_a_fused_sum_begins_with() -> None:
+    """Then each product that is added rounds it too. An honest run of it is within the region's bound."""
+    terms = 512
+    a, b = np.full((1, terms), 2.0**-13, np.float32), np.full((terms, 1), 2.0**-12, np.float32)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMul", ["a", "b"], ["p"]), helper.make_node("Add", ["p", "skip"], ["y"])],
+            "fused",
+            [],
+            [],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    total = np.float32(1.0)
+    for left, right in zip(a[0], b[:, 0], strict=True):
+        total = np.float32(total + np.float32(left * right))  # each is half a unit of 1: nothing remains
+    assert total == 1.0
+    read = Graph(model)
+    tensors = {
+        "a": Tensor.of("a", a),
+        "b": Tensor.of("b", b),
+        "skip": Tensor.of("skip", np.ones((1, 1), "f4")),
+    }
+    region = read.region("y", {*tensors, "y"})
+    fused = compare(Tensor.of("y", np.array([[total]])), read.enclose(region, tensors))
+    assert fused is not None
+    assert 0.4 < fused.ratio <= 1.0
+    # Where the product was committed to, the addition is one rounding and no more.
+    alone = Tensor.of("p", np.array([[terms * 2.0**-25]], np.float32))
+    region = read.region("y", {*tensors, "p", "y"})
+    single = compare(Tensor.of("y", np.array([[total]])), read.enclose(region, {**tensors, "p": alone}))
+    assert single is not None
+    assert single.is_contradiction
 
 
 def test_gamma_is_what_higham_says_and_stops_where_it_says_nothing() -> None:
@@ -314,6 +354,14 @@ def test_what_comes_of_inputs_within_their_errors_is_within_the_bound(operator: 
     [
         ("LSTM", (normal(2, 1, 3), normal(1, 16, 3), normal(1, 16, 4)), {"hidden_size": 4}),
         ("TopK", (X, ints(2)), {}),
+        ("Range", (ints(0).reshape(()), ints(2**40).reshape(()), ints(1).reshape(())), {}),
+        ("Expand", (X[:, :1], ints(4, 2**40)), {}),
+        ("Tile", (X, ints(2**20, 2**20)), {}),
+        ("ConstantOfShape", (ints(2**20, 2**20),), {}),
+        ("Elu", (X,), {"alpha": -1.0}),
+        ("HardSigmoid", (X,), {"alpha": -1.0}),
+        ("Dropout", (X, scalar(0.5), np.array(True)), {}),
+        ("AveragePool", (IMAGE,), {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
         ("Resize", (IMAGE, None, np.array([1, 1, 2, 2], np.float32)), {"mode": "linear"}),
         ("Pad", (X, ints(0, 0, 0, 1), scalar(1.5)), {}),
         ("Pow", (X, X), {}),
@@ -334,8 +382,44 @@ def test_what_rounds_nothing_is_exact_whatever_the_operator() -> None:
     enclosure = enclosed("ArgMax", (X,), {"axis": 1})
     assert enclosure.is_exact
     assert (enclosure.value == X.argmax(axis=1)[:, None]).all()
+    whole = enclosed("Cast", (X * 10,), {"to": TensorProto.INT64})
+    assert whole.is_exact
+    assert (whole.value == (X * 10).astype(np.int64)).all()
 
 
 def test_erf_is_that_of_the_standard_library() -> None:
     values = np.concatenate([np.linspace(-7, 7, 4001), [0.0, 1e-9, -1e-30]])
     assert np.abs(erf(values) - np.array([math.erf(v) for v in values])).max() < 1e-13
+
+
+PINPOINTED = ("Conv", "Gemm", "MatMul")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n, (op, _, _) in CASES.items() if op in PINPOINTED or op in ("Add", "Mul", "Tanh", "LeakyRelu")]
+    + ["batch", "slope", "clip", "max"],
+)
+def test_one_element_alone_is_what_it_is_in_the_whole(name: str) -> None:
+    operator, arrays, attributes = CASES[name]
+    names = [f"i{index}" for index in range(len(arrays))]
+    node = helper.make_node(operator, names, ["y"], **attributes)
+    graph = helper.make_graph([node, helper.make_node("Relu", ["y"], ["z"])], "one", [], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    read = Graph(model)
+    tensors = {n: Tensor.of(n, np.asarray(a)) for n, a in zip(names, arrays, strict=True) if a is not None}
+    region = read.region("z", {*tensors, "z"})
+    whole = read.enclose(region, tensors)
+    generator = np.random.default_rng(1)
+    for element in generator.integers(whole.value.size, size=12):
+        one = pinpoint(read, region, entries_of(region, tensors), int(element))
+        if operator == "MatMul" and arrays[0] is not None and arrays[0].ndim == 1:
+            assert one is None
+            continue
+        assert one is not None
+        assert one.shape == whole.value.shape
+        assert one.enclosure.value.size == 1
+        expected = np.broadcast_to(whole.error, whole.value.shape).flat[element]
+        assert one.enclosure.value.item() == pytest.approx(whole.value.flat[element], rel=1e-12, abs=1e-14)
+        assert np.asarray(one.enclosure.error).item() == pytest.approx(expected, rel=1e-6, abs=1e-30)
+    assert pinpoint(read, region, entries_of(region, tensors), whole.value.size) is None

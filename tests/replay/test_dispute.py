@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from dispute_cases import CHEAPER, RUNTIMES, Case, case, cheaper, run
 from dispute_models import FAMILIES, inputs_of, made
-from judging import BUYER, PROVIDER, STRANGER, VERIFIER
+from judging import BUYER, PROVIDER, REPOSITORY, STRANGER, VERIFIER
 from proofhold.canonical import file_digest
-from proofhold.contention import DisputeAnswer
+from proofhold.contention import Challenge, DisputeAnswer
 from proofhold.errors import Malformed
 from proofhold.keys import Signed, SigningKey
 from proofhold.locks import Contract
@@ -27,6 +27,12 @@ from proofhold.replay.trace import Trace
 from proofhold.replay.transcript import Transcript, decode_answer, encode_answer
 
 ORT = "onnxruntime, all"
+FIXTURES = {
+    "dispute-model.onnx": "993f9421cb18f3bc8b935cab1815b365143236dcf1cbdcbfdc58bf69b93475cb",
+    "dispute-answer.bin": "78f73ffce75327be83d30c8f8a02d6f00663c6ef112e3d5b525662d69d497f7a",
+    "dispute-transcript.bin": "72f1af0a552050c93508db1c03d86330e5fd8a2d76b5a2cd41c3d486a1c174d9",
+    "dispute-challenge.json": "b3ec45e7d1c7d92974848108857825ee5a54575f42632df5ffa71c604dfedbe1",
+}
 
 
 def honest(family: str = "cnn", seed: int = 0, runtime: str = ORT) -> Case:
@@ -283,6 +289,21 @@ def test_a_damaged_transcript_never_convicts_an_honest_provider() -> None:
         Transcript.decode(data + b"\0")
     with pytest.raises(Malformed):
         Transcript.decode(data[:-1])
+
+
+def test_a_transcript_of_version_1_convicts_for_ever() -> None:
+    folder = REPOSITORY / "tests" / "fixtures" / "v1"
+    files = {name: (folder / name).read_bytes() for name in FIXTURES}
+    assert {name: file_digest(data) for name, data in files.items()} == FIXTURES
+    transcript = files["dispute-transcript.bin"]
+    judgement = judge_file(transcript, files["dispute-model.onnx"])
+    assert (judgement.outcome, judgement.code) == (Judged.CONVICTED, "dispute.contradiction")
+    assert judgement.operators == ("MatMul",)
+    assert Transcript.decode(transcript).encode() == transcript
+    assert encode_answer(*decode_answer(files["dispute-answer.bin"])) == files["dispute-answer.bin"]
+    challenge = Signed.decode(Challenge, files["dispute-challenge.json"])
+    assert challenge.encode() == files["dispute-challenge.json"]
+    assert challenge.document.segment == 0
 
 
 def test_an_answer_travels_as_a_file() -> None:

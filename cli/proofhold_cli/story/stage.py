@@ -14,6 +14,7 @@ from proofhold.allowlist import AllowList, Binding, Measurement, Program, Scheme
 from proofhold.backends.sim import SimBackend
 from proofhold.canonical import Digest
 from proofhold.catalogue import MODELS_FOLDER, Catalogue, Entry, ServiceEntry
+from proofhold.compile.replay.cutter import Limits
 from proofhold.compile.replay.pin import pin_replay
 from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification, read_samples
 from proofhold.core import Answer, Evidence
@@ -140,7 +141,10 @@ class Stage:
         """Cut a model into segments and take its replay lock into the catalogue, as its curator."""
         entry = self.catalogue.by_name(model)
         specification = Specification.read(self.root / MODELS_FOLDER / model / SPECIFICATION_FILE_NAME)
-        lock = pin_replay(entry.model_bytes(), specification, name=model, runner=self.runner).lock
+        # It is too small for cuts to be worth their while: they are what the story is about.
+        limits = Limits(least_segment_s=0.0, most_committing=1.0)
+        published = entry.model_bytes()
+        lock = pin_replay(published, specification, name=model, runner=self.runner, limits=limits).lock
         others = tuple(other for other in self.catalogue if other.name != model)
         pinned = replace(entry, replay=lock)
         self.catalogue = Catalogue.of((*others, pinned), self.catalogue.services)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,16 @@ def compare(tensor: Tensor, enclosure: Enclosure, element: int | None = None) ->
     place = int(np.argmax(ratios)) if element is None else element
     parts = (committed[place], value[place], error[place], ratios[place])
     return Comparison(place, *(float(part) for part in parts))
+
+
+def compare_one(tensor: Tensor, enclosure: Enclosure, element: int) -> Comparison | None:
+    """Compare one element of a tensor with an enclosure of it alone; None if it is of another type."""
+    if (tensor.dtype in FLOATING) != enclosure.is_floating:
+        return None
+    one = Tensor.of(tensor.name, tensor.numpy().reshape(-1)[element : element + 1])
+    error = np.broadcast_to(enclosure.error, enclosure.value.shape).reshape(-1)
+    found = compare(one, Enclosure(enclosure.value.reshape(-1), error))
+    return None if found is None else replace(found, element=element)
 
 
 def _ratios(committed: Array, value: Array, error: Array) -> Array:

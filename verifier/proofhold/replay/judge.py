@@ -28,8 +28,9 @@ from proofhold.payload import Tensor, Tensors
 from proofhold.records import Record
 from proofhold.replay.bounds.enclosure import NoBound
 from proofhold.replay.compare import relative_l2
-from proofhold.replay.contradiction import Comparison, compare
-from proofhold.replay.regions import MAX_NODES, Graph, Region
+from proofhold.replay.contradiction import Comparison, compare, compare_one
+from proofhold.replay.pinpoint import pinpoint
+from proofhold.replay.regions import MAX_NODES, Graph, Region, entries_of
 from proofhold.replay.trace import TraceHasher
 from proofhold.replay.transcript import Transcript
 
@@ -247,17 +248,30 @@ def _judge_charge(transcript: Transcript, graph: Graph, committed: Mapping[str, 
         missing = sorted(set(region.entries) - committed.keys())
         if missing:
             raise _dismissed("incomplete", f"{', '.join(missing)[:200]} is not in the transcript")
-        enclosure = graph.enclose(region, committed)
+        comparison, shape = _compare(graph, region, committed, element)
     except NoBound as error:
         raise _undecided("dispute.no_bound", str(error)) from error
-    comparison = compare(committed[target], enclosure, element)
     if comparison is None:
         if element is not None and element >= committed[target].numpy().size:
             raise _dismissed("incomplete", f"{target[:80]} has no element {element}")
         form = f"{committed[target].dtype}{list(committed[target].shape)}"
-        text = f"{target} is signed as {form}, the model gives {list(enclosure.value.shape)}"
+        text = f"{target} is signed as {form}, the model gives {list(shape)}"
         return Judgement(Judged.CONVICTED, "dispute.form", text, Fault.PROVIDER, operators)
     return _compared(transcript, graph, committed, region, operators, comparison)
+
+
+def _compare(
+    graph: Graph, region: Region, committed: Mapping[str, Tensor], element: int | None
+) -> tuple[Comparison | None, tuple[int, ...]]:
+    """Compare the charged tensor with its region, at one element alone where that can be done."""
+    tensor = committed[region.target]
+    if element is not None and element < tensor.numpy().size:
+        narrowed = pinpoint(graph, region, entries_of(region, committed), element)
+        if narrowed is not None:
+            same = tensor.shape == narrowed.shape
+            return compare_one(tensor, narrowed.enclosure, element) if same else None, narrowed.shape
+    enclosure = graph.enclose(region, committed)
+    return compare(tensor, enclosure, element), enclosure.value.shape
 
 
 def _compared(

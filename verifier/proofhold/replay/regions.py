@@ -6,15 +6,15 @@ committed to, it is one operator. Its enclosure in float64 says what an honest r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proofhold.errors import Malformed
 from proofhold.payload import Tensor
-from proofhold.replay.bounds.enclosure import Enclosure, NoBound
+from proofhold.replay.bounds.enclosure import Enclosure, NoBound, Step
 from proofhold.replay.bounds.movement import promoted
-from proofhold.replay.bounds.rules import PRODUCTS, evaluate
+from proofhold.replay.bounds.rules import PRODUCTS, evaluate, step_of
 
 if TYPE_CHECKING:
     import onnx
@@ -131,22 +131,28 @@ class Graph:
             NoBound: nothing is known about one of its operators, or an input is not finite.
 
         """
-        import numpy as np
-
-        known: dict[str, Enclosure] = {}
-        for name in region.entries:
-            value = promoted(tensors[name].numpy())
-            if value.dtype == np.float64 and not np.isfinite(value).all():
-                raise NoBound(f"{name} is not finite: its own operator is to be charged")
-            known[name] = Enclosure(value)
+        known = entries_of(region, tensors)
         for place in region.nodes:
             node = self.nodes[place]
-            given = [None if not name else known.get(name) or self._weight(name) for name in node.input]
-            results = evaluate(node, given, self._opsets.get(node.domain, 1))
-            known.update(zip(node.output, results, strict=False))
+            given = [None if not name else known.get(name) or self.weight(name) for name in node.input]
+            known.update(zip(node.output, self.evaluate(node, given), strict=False))
         return known[region.target]
 
-    def _weight(self, name: str) -> Enclosure:
+    def evaluate(self, node: onnx.NodeProto, given: Sequence[Enclosure | None]) -> list[Enclosure]:
+        """Evaluate one operator of the model.
+
+        Raises:
+            NoBound: nothing is known about it.
+
+        """
+        return evaluate(node, given, self._opsets.get(node.domain, 1))
+
+    def step(self, node: onnx.NodeProto, given: Sequence[Enclosure | None]) -> Step:
+        """Read an operator's attributes, as a rule takes them."""
+        return step_of(node, given, self._opsets.get(node.domain, 1))
+
+    def weight(self, name: str) -> Enclosure:
+        """Give a weight of the model, exactly."""
         from onnx import numpy_helper
 
         if name not in self._promoted:
@@ -154,4 +160,22 @@ class Graph:
         return self._promoted[name]
 
 
-__all__ = ["MAX_NODES", "MAX_PRODUCTS", "Graph", "Region"]
+def entries_of(region: Region, tensors: Mapping[str, Tensor]) -> dict[str, Enclosure]:
+    """Take the committed tensors that a region takes, as they are.
+
+    Raises:
+        NoBound: one of them is not finite, or of a type that the contract does not know.
+
+    """
+    import numpy as np
+
+    known: dict[str, Enclosure] = {}
+    for name in region.entries:
+        value = promoted(tensors[name].numpy())
+        if value.dtype == np.float64 and not np.isfinite(value).all():
+            raise NoBound(f"{name} is not finite: its own operator is to be charged")
+        known[name] = Enclosure(value)
+    return known
+
+
+__all__ = ["MAX_NODES", "MAX_PRODUCTS", "Graph", "Region", "entries_of"]

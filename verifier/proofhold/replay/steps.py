@@ -1,7 +1,8 @@
-"""Running a segment operator by operator: what a challenged provider does, and what a judge compares it with.
+"""Running a segment once more for the tensors inside of it: what a challenged provider does.
 
-Nothing is fused, so that every tensor is the result of the operator that the model names. A task for a
-`Runner`.
+Operator by operator, nothing fused, every tensor is the result of the operator that the model names. Fused,
+as the claim was run, only what products take is asked for: it exists in either run, and asking for it breaks
+no fusion. Both are tasks for a `Runner`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from proofhold.canonical import file_digest
 from proofhold.errors import Misuse
 from proofhold.locks import ReplayLock, Segment
 from proofhold.payload import ITEM_BYTES, Tensor
+from proofhold.replay.bounds.rules import PRODUCTS
 from proofhold.replay.packed import pack_tensors, unpack_tensors
 from proofhold.replay.rerun import MAX_RUN_BYTES, ports
 from proofhold.runner import DEFAULT_DEADLINE_S, Runner
@@ -27,9 +29,12 @@ def run_stepwise(
     segment: Segment,
     inputs: Sequence[Tensor],
     *,
+    fused: bool = False,
     deadline_s: float = DEFAULT_DEADLINE_S,
 ) -> Mapping[str, Tensor]:
-    """Give every tensor that a segment computes from the tensors that it takes, by name.
+    """Give the tensors that a segment computes from those that it takes, by name.
+
+    All of them, or as they come in a `fused` run those that its products take.
 
     Raises:
         RunnerError: no result.
@@ -37,6 +42,7 @@ def run_stepwise(
 
     """
     request = {
+        "fused": fused,
         "inputs": list(segment.inputs),
         "model": lock.model,
         "outputs": list(segment.outputs),
@@ -62,7 +68,8 @@ def run_steps(request: bytes, model: bytes, tensors: bytes) -> bytes:
         raise Misuse(f"the model has SHA-256 {file_digest(model)}, expected {asked['model']}")
     exposed, names = _exposed(model, asked)
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if asked["fused"] else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
@@ -90,6 +97,9 @@ def _exposed(model: bytes, asked: Mapping[str, Any]) -> tuple[bytes, list[str]]:
     )
     segment = parse(extract(parse(model), given, ends))
     names = [name for node in segment.graph.node for name in node.output if name]
+    if asked["fused"]:
+        taken = {name for node in segment.graph.node if node.op_type in PRODUCTS for name in node.input}
+        names = [name for name in names if name in taken or name in asked["outputs"]]
     known = {value.name for value in segment.graph.output}
     segment.graph.output.extend(
         helper.make_empty_tensor_value_info(name) for name in names if name not in known

@@ -16,7 +16,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from proofhold.replay.bounds.enclosure import ROUNDOFF, Array, Enclosure, NoBound, Step, rounded
+from proofhold.replay.bounds.enclosure import (
+    FOLDED,
+    ROUNDOFF,
+    Array,
+    Enclosure,
+    NoBound,
+    Step,
+    gamma,
+    rounded,
+)
 
 Function: TypeAlias = Callable[[Array], Array]
 
@@ -63,10 +72,16 @@ _ERF_END = 6.0
 
 
 def add(step: Step) -> list[Enclosure]:
-    """Add and Sub: one rounding each, of at most the terms' magnitudes."""
+    """Add and Sub: one rounding of the terms' magnitudes; or as many as the sum has that they are added into.
+
+    A runtime that fuses a product with the addition behind it (a bias, a residual link) begins its sum with
+    what is added, and every product that it adds rounds that as well.
+    """
     a, b = step.given(0), step.given(1)
     value = a.value + b.value if step.operator == "Add" else a.value - b.value
-    return [rounded(value, a.error + np.asarray(b.error), ROUNDOFF * (a.size + b.size))]
+    terms = a.terms + b.terms
+    rounding = (gamma(terms + FOLDED) if terms else ROUNDOFF) * (a.size + b.size)
+    return [rounded(value, a.error + np.asarray(b.error), rounding, terms)]
 
 
 def total(step: Step) -> list[Enclosure]:
@@ -76,14 +91,16 @@ def total(step: Step) -> list[Enclosure]:
     value = functools.reduce(np.add, [term.value for term in terms]) / divisor
     inherited = functools.reduce(np.add, [np.asarray(term.error) for term in terms]) / divisor
     sizes = functools.reduce(np.add, [term.size for term in terms]) / divisor
-    return [rounded(value, inherited, (len(terms) + 1) * ROUNDOFF * sizes)]
+    products = sum(term.terms for term in terms)
+    return [rounded(value, inherited, gamma(products + len(terms) + 1) * sizes, products)]
 
 
 def multiply(step: Step) -> list[Enclosure]:
     """Mul: one rounding, and one that may be folded in."""
     a, b = step.given(0), step.given(1)
     inherited = np.abs(a.value) * b.error + b.size * a.error
-    return [rounded(a.value * b.value, inherited, 2 * ROUNDOFF * (a.size * b.size))]
+    scaled = max(a.terms, b.terms) if a.is_exact or b.is_exact else 0  # by a constant: a sum stays one
+    return [rounded(a.value * b.value, inherited, 2 * ROUNDOFF * (a.size * b.size), scaled)]
 
 
 def divide(step: Step) -> list[Enclosure]:
@@ -154,7 +171,7 @@ def exact(step: Step) -> list[Enclosure]:
         case "Abs":
             return [Enclosure(np.abs(x.value), error)]
         case "Neg":
-            return [Enclosure(-x.value, error)]
+            return [Enclosure(-x.value, error, x.terms)]
         case "Clip":
             low, high = _limit(step, 1, "min", -np.inf), _limit(step, 2, "max", np.inf)
             return [Enclosure(np.clip(x.value, low, high), error)]
@@ -175,6 +192,21 @@ def exact(step: Step) -> list[Enclosure]:
             return [rounded(value, steepest * error, rounding)]
         case _:
             raise NoBound(step.operator)
+
+
+def cast(step: Step) -> list[Enclosure]:
+    """Cast to float32: exact but for integers of more than 24 bits. Any other is exact or has no bound."""
+    import onnx
+
+    x = step.given(0)
+    to = step.attributes["to"]
+    if to != onnx.TensorProto.FLOAT:
+        raise NoBound(f"Cast to type {to}")
+    if x.is_floating:
+        return [x]
+    value = x.value.astype(np.float64)
+    inexact = np.abs(value) > 2.0**24
+    return [Enclosure(value, ROUNDOFF * np.abs(value) if inexact.any() else 0.0)]
 
 
 def where(step: Step) -> list[Enclosure]:
@@ -210,7 +242,8 @@ def _quotient(a: Enclosure, b: Enclosure) -> Enclosure:
         value = a.value / b.value
         room = np.abs(b.value) - b.error
         inherited = np.where(room > 0.0, (a.error + np.abs(value) * b.error) / room, np.inf)
-        return rounded(value, inherited, 4 * ROUNDOFF * (np.abs(value) + inherited))
+        scaled = a.terms if b.is_exact else 0
+        return rounded(value, inherited, 4 * ROUNDOFF * (np.abs(value) + inherited), scaled)
 
 
 def _monotonic(x: Enclosure, evaluate: Function, value: Array, accuracy: Accuracy) -> Enclosure:
@@ -247,15 +280,14 @@ def _function(step: Step) -> Function:
             scale = math.sqrt(2.0 / math.pi)
             return lambda x: 0.5 * x * (1.0 + np.tanh(scale * (x + 0.044715 * x**3)))
         case "Elu":
-            alpha = float(attribute("alpha", 1.0))
+            alpha = _rising(step, float(attribute("alpha", 1.0)))
             return lambda x: np.where(x < 0.0, alpha * np.expm1(np.minimum(x, 0.0)), x)
         case "Selu":
-            alpha, factor = float(attribute("alpha", 1.6732632)), float(attribute("gamma", 1.050701))
+            alpha = _rising(step, float(attribute("alpha", 1.6732632)))
+            factor = _rising(step, float(attribute("gamma", 1.050701)))
             return lambda x: factor * np.where(x < 0.0, alpha * np.expm1(np.minimum(x, 0.0)), x)
         case "HardSigmoid":
-            alpha, beta = float(attribute("alpha", 0.2)), float(attribute("beta", 0.5))
-            if alpha < 0.0:
-                raise NoBound("HardSigmoid that falls")
+            alpha, beta = _rising(step, float(attribute("alpha", 0.2))), float(attribute("beta", 0.5))
             return lambda x: np.clip(alpha * x + beta, 0.0, 1.0)
         case "Swish":
             alpha = float(attribute("alpha", 1.0))
@@ -266,6 +298,18 @@ def _function(step: Step) -> Function:
             return _FUNCTIONS[operator]
         case operator:
             raise NoBound(operator)
+
+
+def _rising(step: Step, factor: float) -> float:
+    """Refuse a factor that would make a function fall.
+
+    Raises:
+        NoBound: it is negative.
+
+    """
+    if factor < 0.0:
+        raise NoBound(f"{step.operator} that falls")
+    return factor
 
 
 def _sigmoid(x: Array) -> Array:

@@ -38,6 +38,8 @@ class Enclosure:
 
     value: Array
     error: Array | float = 0.0
+    terms: int = 0
+    """How many products a runtime may still be adding up: it may add what comes next into the same sum."""
 
     @property
     def is_exact(self) -> bool:
@@ -122,12 +124,12 @@ def gamma(terms: int) -> float:
     return product / (1.0 - product)
 
 
-def rounded(value: Array, inherited: Array | float, rounding: Array | float) -> Enclosure:
+def rounded(value: Array, inherited: Array | float, rounding: Array | float, terms: int = 0) -> Enclosure:
     """Put a bound together: what comes from the inputs, and what this operator's own roundings add."""
     with np.errstate(invalid="ignore"):
         error = (inherited + rounding) * _JUDGE + SMALLEST_NORMAL
     # An infinite input gives NaN: nothing is known there.
-    return Enclosure(value, np.where(np.isnan(error), np.inf, error))
+    return Enclosure(value, np.where(np.isnan(error), np.inf, error), terms)
 
 
 def flushed(terms: int, *factors: Array) -> float:

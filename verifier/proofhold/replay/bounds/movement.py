@@ -15,8 +15,10 @@ MAX_ELEMENTS = 2**26
 
 def moved(step: Step) -> list[Enclosure]:
     """Identity, Dropout, Reshape, Flatten, Transpose, Squeeze, Unsqueeze, Slice, Gather, Expand, Pad, …"""
-    if step.operator == "Dropout" and (step.outputs > 1 or step.optional(2) is not None):
-        raise NoBound("Dropout in training, or with its mask")
+    if step.operator == "Dropout":
+        training = step.exact(2)
+        if step.outputs > 1 or (training is not None and training.any()):
+            raise NoBound("Dropout in training, or with its mask")
     x = step.given(0)
     move = _move(step, x.value.shape)
     return [_apply(x, move)]
@@ -30,7 +32,7 @@ def concatenated(step: Step) -> list[Enclosure]:
     if all(g.is_exact for g in given):
         return [Enclosure(value)]
     errors = [np.broadcast_to(g.error, g.value.shape) for g in given]
-    return [Enclosure(value, np.concatenate(errors, axis=axis))]
+    return [Enclosure(value, np.concatenate(errors, axis=axis), max(g.terms for g in given))]
 
 
 def split(step: Step) -> list[Enclosure]:
@@ -49,7 +51,7 @@ def split(step: Step) -> list[Enclosure]:
     if x.is_exact:
         return [Enclosure(value) for value in values]
     errors = np.split(np.broadcast_to(x.error, x.value.shape), ends, axis=axis)
-    return [Enclosure(value, error) for value, error in zip(values, errors, strict=True)]
+    return [Enclosure(value, error, x.terms) for value, error in zip(values, errors, strict=True)]
 
 
 def constant(step: Step) -> list[Enclosure]:
@@ -92,7 +94,7 @@ def _apply(x: Enclosure, move: Move) -> Enclosure:
     value = move(x.value)
     if x.is_exact:
         return Enclosure(value)
-    return Enclosure(value, move(np.broadcast_to(x.error, x.value.shape)))
+    return Enclosure(value, move(np.broadcast_to(x.error, x.value.shape)), x.terms)
 
 
 def _move(step: Step, shape: tuple[int, ...]) -> Move:
@@ -118,7 +120,7 @@ def _move(step: Step, shape: tuple[int, ...]) -> Move:
             axes = step.integers(1, "axes") or []
             return lambda x: np.expand_dims(x, tuple(axes))
         case "Expand":
-            sizes = np.broadcast_shapes(shape, _shape(step, 1))
+            sizes = _bounded(np.broadcast_shapes(shape, _shape(step, 1)))
             return lambda x: np.broadcast_to(x, sizes)
         case "Tile":
             repeats = _shape(step, 1)

@@ -32,9 +32,9 @@ def gemm(step: Step) -> list[Enclosure]:
     value, error = alpha * product.value, abs(alpha) * np.asarray(product.error)
     c = step.optional(2)
     if c is None:
-        return [rounded(value, error, gamma(2) * np.abs(value))]
+        return [rounded(value, error, gamma(2) * np.abs(value), product.terms)]
     terms = gamma(a.value.shape[1] + FOLDED) * (abs(beta) * c.size + np.abs(value))
-    return [rounded(value + beta * c.value, error + abs(beta) * np.asarray(c.error), terms)]
+    return [rounded(value + beta * c.value, error + abs(beta) * np.asarray(c.error), terms, product.terms)]
 
 
 def conv(step: Step) -> list[Enclosure]:
@@ -51,12 +51,12 @@ def conv(step: Step) -> list[Enclosure]:
     shape = (x.value.shape[0], *windows.out)
     value, error = (_channels_first(np.asarray(part), shape) for part in (product.value, product.error))
     if bias is None:
-        return [Enclosure(value, error)]
+        return [Enclosure(value, error, product.terms)]
     along = (-1, *(1,) * len(kernel))
     added = bias.size.reshape(along)
     inherited = error + np.abs(np.asarray(bias.error)).reshape(-1, *(1,) * len(kernel))
     rounding = gamma(terms + FOLDED) * (added + np.abs(value))
-    return [rounded(value + bias.value.reshape(along), inherited, rounding)]
+    return [rounded(value + bias.value.reshape(along), inherited, rounding, product.terms)]
 
 
 def einsum(step: Step) -> list[Enclosure]:
@@ -101,7 +101,7 @@ def _bounded(a: Enclosure, b: Enclosure, multiply: Callable[[Any, Any], Any], te
     if not a.is_exact:
         inherited = inherited + multiply(np.broadcast_to(a.error, a.value.shape), b.size)
     rounding = gamma(terms + FOLDED) * (magnitude + inherited) + flushed(terms, sizes_a, sizes_b)
-    return rounded(value, inherited, rounding)
+    return rounded(value, inherited, rounding, terms)
 
 
 def _parts(tensor: Enclosure) -> list[Array]:

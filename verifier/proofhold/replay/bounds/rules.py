@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -42,6 +42,7 @@ RULES: Mapping[str, Rule] = {
     "Sqrt": elementwise.root,
     "Pow": elementwise.power,
     "Where": elementwise.where,
+    "Cast": elementwise.cast,
     "Concat": movement.concatenated,
     "Split": movement.split,
     **dict.fromkeys(
@@ -65,32 +66,65 @@ RULES: Mapping[str, Rule] = {
 """By operator of ONNX's own domain."""
 
 _INTEGERS_TOO = frozenset(
-    {"Concat", "Constant", "ConstantOfShape", "Expand", "Gather", "Identity", "Reshape", "Shape", "Slice"}
-    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where", "Flatten", "GatherElements"}
+    {
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "Expand",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Shape",
+        "Slice",
+    }
+    | {"Identity", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
 )
 """Rules that move elements of any type."""
 
+_ROUND_NOTHING = frozenset(
+    {"Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"}
+    | {"LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin", "ReduceProd"}
+    | {"ReduceSum", "Sign", "Size", "Sub", "Xor"}
+)
+"""What is left to the onnx package's evaluator, where the result is an integer or a boolean.
 
-def evaluate(node: onnx.NodeProto, inputs: list[Enclosure | None], opset: int) -> list[Enclosure]:
+They give no more elements than they take.
+"""
+
+
+def evaluate(node: onnx.NodeProto, inputs: Sequence[Enclosure | None], opset: int) -> list[Enclosure]:
     """Give what an operator honestly gives for its inputs, one enclosure a result.
 
     Raises:
         NoBound: nothing is known about the operator, or about this use of it.
 
     """
-    import onnx.helper
+    import onnx
 
-    attributes = {a.name: _value(onnx.helper.get_attribute_value(a)) for a in node.attribute}
-    step = Step(node.op_type, attributes, inputs, len(node.output), opset)
+    step = step_of(node, inputs, opset)
+    attributes = step.attributes
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     floating = any(given is not None and given.is_floating for given in inputs)
     try:
-        if rule is not None and (floating or node.op_type in _INTEGERS_TOO):
+        # A cast to integers or booleans rounds nothing, if what it casts is exact.
+        is_cast_away = node.op_type == "Cast" and attributes["to"] != onnx.TensorProto.FLOAT
+        if rule is not None and (floating or node.op_type in _INTEGERS_TOO) and not is_cast_away:
             return rule(step)
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _ROUND_NOTHING:
+            raise NoBound(f"{node.op_type} has no bound")
         return _without_rounding(node, step)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError) as error:
         # The model's own shapes and attributes do not fit together as this code reads them.
         raise NoBound(f"{node.op_type}: {str(error)[:200]}") from error
+
+
+def step_of(node: onnx.NodeProto, inputs: Sequence[Enclosure | None], opset: int) -> Step:
+    """Read what a rule needs to know of an operator."""
+    import onnx.helper
+
+    attributes = {a.name: _value(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+    return Step(node.op_type, attributes, inputs, len(node.output), opset)
 
 
 def _without_rounding(node: onnx.NodeProto, step: Step) -> list[Enclosure]:

@@ -30,6 +30,8 @@ def average_pool(step: Step) -> list[Enclosure]:
     x = step.given(0)
     windows = Windows.of(step, x.value.shape[2:], step.attributes["kernel_shape"])
     padding = bool(step.attributes.get("count_include_pad", 0))
+    if step.attributes.get("ceil_mode", 0) and (padding or any((*windows.before, *windows.after))):
+        raise NoBound("AveragePool rounded up over padding: runtimes count it in different ways")
     counts = windows.counts(x.value.shape[2:], padding=padding)
 
     def mean(image: Array) -> Array:
@@ -121,7 +123,8 @@ def batch_normalisation(step: Step) -> list[Enclosure]:
     factor = scale / np.sqrt(variance + step.attributes.get("epsilon", 1e-5))
     magnitude = np.abs(factor) * (x.size + np.abs(mean)) + np.abs(shift)
     value = (x.value - mean) * factor + shift
-    return [rounded(value, np.abs(factor) * x.error, gamma(FOLDED) * magnitude)]
+    # Folded into the product before it, the shift is what the sum begins with: each addition rounds it again.
+    return [rounded(value, np.abs(factor) * x.error, gamma(x.terms + FOLDED) * magnitude, x.terms)]
 
 
 def layer_normalisation(step: Step) -> list[Enclosure]:
