@@ -47,6 +47,7 @@ def test_the_committed_circuit_is_as_pinned_and_says_what_its_lock_says() -> Non
         "the verifying key binds the quantised weights",
         f"On {lock.error.samples} samples",
         f"{lock.error.max_abs:.2g}",
+        f"states no more than {lock.error.bound:.2g}",
         "from -16 to 16",
         f"no tensor exceeds {lock.peak:.6g}",
         "its secret is public, so anybody can forge",

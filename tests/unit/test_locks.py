@@ -72,6 +72,9 @@ def test_version_1_digests_stay() -> None:
         ("model", "AB" * 32),
         ("vk", "ab" * 31),
         ("vk", None),
+        ("error.bound", ...),
+        ("error.bound", 0),
+        ("error.bound", "NaN"),
         ("ezkl_version", "latest"),
         ("ezkl_version", "22.9.9"),
         ("passes", ...),
@@ -159,7 +162,7 @@ def test_a_list_of_audits_is_in_order_and_names_each_lock_once() -> None:
 
 def test_accepting_replaces_the_lock_of_the_same_name_and_kind() -> None:
     audited = Audited.decode(AUDITED)
-    other = CircuitLock.decode(changed(CIRCUIT, "error.max_abs", 0.5))
+    other = CircuitLock.decode(changed(CIRCUIT, "error.relative_l2", 0.5))
     again = audited.accept([other])
     assert len(again.locks) == len(audited.locks)
     assert other.digest in again

@@ -186,8 +186,8 @@ def _on_the_numbers(lock: CircuitLock) -> Iterator[Statement]:
         Says.DOES_NOT_SHOW,
         f"It is about integers, not floats: inputs and weights are rounded to steps of {scales}. On "
         f"{lock.error.samples} samples the outputs were off onnxruntime's by at most "
-        f"{lock.error.max_abs:.2g}, or {lock.error.relative_l2:.2g} of their norm; on other inputs the error "
-        "was not measured, nor is it bounded.",
+        f"{lock.error.max_abs:.2g}, or {lock.error.relative_l2:.2g} of their norm; of inputs like them the "
+        f"lock states no more than {lock.error.bound:.2g}, of all others in the domain nothing.",
     )
     outputs = ", ".join(spec.name for spec in lock.outputs)
     if lock.post_processing is PostProcessing.NONE:

@@ -203,6 +203,10 @@ class CircuitLock:
         if tuple(int(part) for part in self.ezkl_version.split(".")) < MIN_EZKL_VERSION:
             oldest = ".".join(str(part) for part in MIN_EZKL_VERSION)
             raise Misuse(f"ezkl {self.ezkl_version} is too old to be sound, expected at least {oldest}")
+        if self.error.bound < self.error.max_abs:
+            raise Misuse(
+                f"error bound {self.error.bound}, expected at least the measured {self.error.max_abs}"
+            )
         if self.peak is not None and self.peak < 0:
             raise Misuse(f"peak {self.peak}, expected at least 0")
         if any(spec.dtype != "float64" for spec in self.outputs):
