@@ -77,9 +77,8 @@ def scatter(points: Sequence[Point], *, x_title: str, y_title: str, limit: float
         _text(_LEFT - 8, up(10.0**tick) + 4, f"1e{tick}", "end")
         for tick in range(math.ceil(low_y), math.floor(high_y) + 1)
     ]
-    parts += [
-        _text(across(value), floor + 18, f"{value:,.3g}", "middle") for value in (10.0**low_x, 10.0**high_x)
-    ]
+    parts.append(_text(_LEFT, floor + 18, f"{10.0**low_x:,.0f}", "start"))
+    parts.append(_text(_WIDTH - _RIGHT, floor + 18, f"{10.0**high_x:,.0f}", "end"))
     parts.append(_line(_LEFT, up(limit), _WIDTH - _RIGHT, up(limit), "limit"))
     parts.append(_text(_WIDTH - _RIGHT, up(limit) - 5, "allowed", "end"))
     frontier = _frontier(points)

@@ -75,7 +75,8 @@ def render(name: str, tuning: Tuning, rows: Sequence[OperatorRows] = (), timed: 
         sections.append(
             _section(
                 "Where the rows go",
-                f"By operator, of the {chosen.counts.rows:,} rows of the chosen circuit.",
+                f"By operator, about: the chosen circuit has {chosen.counts.rows:,} rows, and the model is "
+                "counted up to each node in turn, with the rows of the outputs that it would end in there.",
                 bars([Bar(f"{o.operator} × {o.nodes}", o.rows, f"{share(rows, o):.0%}") for o in rows]),
             )
         )
