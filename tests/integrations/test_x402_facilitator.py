@@ -237,7 +237,18 @@ def test_the_payer_is_the_from_and_not_a_spender(desk: Desk) -> None:
 def test_no_payload_makes_reading_it_trip(hall: Hall) -> None:
     desk = Desk(hall)
     payload = desk.shop.pay(desk.claimed())
-    anything: list[Any] = [None, 1, 1.5, "\ud800", "x" * 300, [], {}, {"info": None}, {"info": {"id": 5}}, float("nan")]
+    anything: list[Any] = [
+        None,
+        1,
+        1.5,
+        "\ud800",
+        "x" * 300,
+        [],
+        {},
+        {"info": None},
+        {"info": {"id": 5}},
+        float("nan"),
+    ]
     for value in anything:
         for key in ("payment-identifier", "proofhold"):
             changed = payload.model_copy(update={"extensions": {**(payload.extensions or {}), key: value}})
