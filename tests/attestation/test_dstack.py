@@ -15,7 +15,7 @@ from dcap_vectors import GOOD, case_of
 from intel import Intel
 from judging import BUYER, NOW, PROVIDER, SECRET, key_of, said
 from proofhold.allowlist import Binding, Measurement, Scheme, Vouching
-from proofhold.attestation import dcap, dstack
+from proofhold.attestation import dcap, dstack, ethereum
 from proofhold.attestation.dstack import SignedText
 from proofhold.attestation.ethereum import HALF_ORDER, keccak256, recover
 from proofhold.attestation.kept import Kept
@@ -49,6 +49,32 @@ ADDRESS = keccak256(PRIVATE.public_key.format(compressed=False)[1:])[-20:]
 ED25519 = key_of("proxy")
 ED25519_KEY = bytes.fromhex(ED25519.public.removeprefix("ed25519:"))
 STREAM = Document("text/event-stream", b'data: {"choices":[{"delta":{"content":"4"}}]}\n\ndata: [DONE]\n\n')
+
+
+@pytest.mark.parametrize("openssl", [True, False], ids=["openssl", "library"])
+def test_keccak_is_the_same_whoever_computes_it(openssl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty text, "abc", and 200 bytes, which are more than a block; each by another implementation."""
+    try:
+        hashlib.new("keccak-256")
+    except ValueError:
+        if openssl:
+            pytest.skip("this interpreter's OpenSSL is older than 3.2")
+
+    def without(name: str, data: bytes = b"") -> None:
+        raise ValueError(f"unsupported hash type {name}")
+
+    if not openssl:
+        monkeypatch.setattr(hashlib, "new", without)
+    ethereum._keccak256.cache_clear()
+    try:
+        answers = [keccak256(data).hex() for data in (b"", b"abc", b"\xa3" * 200)]
+    finally:
+        ethereum._keccak256.cache_clear()
+    assert answers == [
+        "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470",
+        "4e03657aea45a94fc7d47ba826c8d667c0d1e6e33a64a036ec44f58fa12d6c45",
+        "3a57666b048777f2c953dc4456f45a2588e1cb6f2da760122d530ac2ce607d4a",
+    ]
 
 
 def sign(text: str, *, scheme: Scheme = Scheme.SECP256K1, **changes: Any) -> SignedText:

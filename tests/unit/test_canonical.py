@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +77,82 @@ def test_what_json_cannot_say_is_misuse(value: Any) -> None:
 )
 def test_every_other_encoding_has_a_code(data: bytes, code: str) -> None:
     assert code_of(data) == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e+21",
+        "1e-7",
+        "0.00001",
+        "-9007199254740991",
+        '{"\U0001f600":1,"\ue000":2}',
+        '{"z":"\U0001f600","ä":{}}',
+        '"\x7f\u2028/\\u0001\\b\\"\\\\"',
+    ],
+)
+def test_what_python_would_write_otherwise_is_read(text: str) -> None:
+    """Where Python's own encoder and RFC 8785 part ways, or might, the RFC decides."""
+    assert canonical.encode(canonical.decode(text.encode(), max_bytes=99, what="thing")) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e+16",
+        "1e-05",
+        "-0.0",
+        "9007199254740993",
+        "-9007199254740992",
+        '{"\ue000":2,"\U0001f600":1}',
+        '{"":[{"\ue000":2,"\U0001f600":1}]}',
+        "[1e+16]",
+        '{"a":-0.0}',
+    ],
+)
+def test_what_only_python_would_write_is_refused(text: str) -> None:
+    python = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    assert python == text, "the case is none: Python does not write this either"
+    assert code_of(text.encode()) == "thing.not_canonical"
+
+
+awkward = st.recursive(
+    st.none()
+    | st.integers(-SAFE - 2, SAFE + 2)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([0.0, -0.0, 1e16, 1e-5, 1e-6, 1e-7, 1e20, 1e21, 1e22, 0.1, 2.0**53])
+    | st.text(st.sampled_from('\x00\x1f\x7f"\\/aé\u2028\ud7ff\ue000\uffff\U0001f600')),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.sampled_from("aé\ud7ff\ue000\uffff\U0001f600")), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(awkward, st.booleans(), st.booleans())
+def test_exactly_the_encoding_is_read(value: Any, sort: bool, escape: bool) -> None:
+    """Held against the definition: bytes are read if, and only if, they are the encoding of their content."""
+    candidates = [json.dumps(value, ensure_ascii=escape, separators=(",", ":"), sort_keys=sort)]
+    with contextlib.suppress(rfc8785.CanonicalizationError):
+        candidates.append(rfc8785.dumps(value).decode())
+    for text in candidates:
+        try:
+            expected = rfc8785.dumps(json.loads(text)) == text.encode()
+        except rfc8785.CanonicalizationError:
+            expected = False
+        if expected:
+            assert canonical.decode(text.encode(), max_bytes=10**6, what="thing") == json.loads(text)
+        else:
+            assert code_of(text.encode(), 10**6) == "thing.not_canonical"
+
+
+def test_every_character_is_read_as_it_is_written() -> None:
+    for number in (*range(0x300), *range(0x300, 0xD800, 7), *range(0xE000, 0x11000, 7)):
+        data = rfc8785.dumps(chr(number))
+        assert canonical.decode(data, max_bytes=9, what="thing") == chr(number)
+        assert json.dumps(chr(number), ensure_ascii=False).encode() == data
 
 
 def test_size_is_looked_at_first() -> None:

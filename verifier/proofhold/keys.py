@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -214,7 +215,7 @@ class SignedDocument(Protocol):
 D = TypeVar("D", bound=SignedDocument)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signed(Generic[D]):
     """A document together with the envelope that it came in. One that says something else cannot be built."""
 
@@ -265,7 +266,7 @@ class Signed(Generic[D]):
         """Add a signature."""
         return Signed(self.document, self.envelope.signed(key))
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """The document's name: signatures do not count, so that both sides' copies have one name."""
         return canonical.digest(f"proofhold/{self.document.FORMAT}/v1", self.envelope.payload)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from proofhold.canonical import DIGEST_BYTES, Digest, Json
+from proofhold.canonical import DIGEST_BYTES, MAX_SAFE_INTEGER, Digest, Json
 from proofhold.errors import Malformed
 
 T = TypeVar("T")
 
-MAX_SAFE_INTEGER = 2**53 - 1
 MAX_TEXT_CHARS = 1024
 MAX_ITEMS = 1024
 
@@ -98,11 +96,11 @@ class Record:
         """Take bytes in standard base64, padded, in their one encoding."""
         value = self.text(field, max_chars=4 * (max_bytes // 3 + 1))
         try:
-            data = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError) as error:
+            data = binascii.a2b_base64(value, strict_mode=True)
+        except ValueError as error:
             raise self.error("not base64", field) from error
-        # b64decode ignores stray bits in the last character: two texts would then give the same bytes.
-        if base64.b64encode(data).decode() != value:
+        # Stray bits in the last character are ignored even so: two texts would then give the same bytes.
+        if binascii.b2a_base64(data, newline=False).decode() != value:
             raise self.error("not the canonical base64 of its bytes", field)
         if len(data) > max_bytes:
             raise self.error(f"{len(data)} bytes, expected at most {max_bytes}", field)

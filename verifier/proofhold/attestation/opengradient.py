@@ -37,7 +37,9 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.records import Record
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.padding import PSS
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.hashes import SHA256
 
 KIND: Final = "opengradient"
 MAX_PROOF_BYTES = 64 * 1024
@@ -67,6 +69,8 @@ ROLES: Final = {
     "tool": "tool",
 }
 
+_dumps = json.JSONEncoder(sort_keys=True).encode
+"""`json.dumps(…, sort_keys=True)`, without making its encoder anew each time."""
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})")
 _ISO = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?\+00:00", re.ASCII)
 
@@ -363,15 +367,22 @@ def _compare(what: str, step: int, got: str, expected: str) -> None:
 
 def _check_signature(spki: bytes, signature: bytes, message: bytes, *, longest_salt: bool) -> None:
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric import padding
-    from cryptography.hazmat.primitives.hashes import SHA256
 
-    salt = padding.PSS.MAX_LENGTH if longest_salt else SALT_BYTES
+    scheme, sha256 = _scheme(longest_salt=longest_salt)
     try:
-        _public_key(spki).verify(signature, message, padding.PSS(padding.MGF1(SHA256()), salt), SHA256())
+        _public_key(spki).verify(signature, message, scheme, sha256)
     except InvalidSignature as error:
         text = "the signature is not the enclave's over this request, answer and time"
         raise Refusal("opengradient.signature", text, step=3) from error
+
+
+@functools.cache
+def _scheme(*, longest_salt: bool) -> tuple[PSS, SHA256]:
+    """Give the padding of a form and its hash."""
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return PSS(MGF1(SHA256()), PSS.MAX_LENGTH if longest_salt else SALT_BYTES), SHA256()
 
 
 @functools.lru_cache(maxsize=KEYS_KEPT)
@@ -388,10 +399,6 @@ def _public_key(spki: bytes) -> RSAPublicKey:
     if not isinstance(public, RSAPublicKey) or not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
         raise Misuse(f"the allow-list's key is no RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     return public
-
-
-def _dumps(value: Json) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 __all__ = ["KIND", "SignedResponse", "attested_key", "check", "output_text", "request_text", "tee_id"]
