@@ -44,14 +44,15 @@ WORDS = {
     "compile.dtype": "an input or output is no float32, and cannot be made one",
     "compile.shape": "a size is not fixed, not even by the inputs' sizes",
     "compile.too_large": "no circuit holds it",
-    "compile.not_provable": "a value leaves the circuit's range",
-    "compile.not_finite": "the model gives NaN or infinite outputs",
+    "compile.not_provable": "for some input a value leaves the circuit's range: a division by zero, say",
+    "compile.not_finite": "a constant is infinite or NaN (masks of attention), or an output is",
     "compile.domain_too_wide": "values can arise that the circuit does not hold",
-    "compile.opset": "an operator set newer than what was looked at",
+    "compile.opset": "an operator set older than onnxruntime runs (before 7), or newer than was looked at",
     "compile.custom_operators": "operators of other domains",
     "compile.samples": "an input is infinite, NaN or of no elements",
     "compile.specification": "a tensor has a name, or a size, that no lock can hold",
     "compile.settings_failed": "ezkl gives no settings",
+    "compile.unexpected_settings": "ezkl's settings are of other shapes than the model's",
     "compile.tool_failed": "a tool died or took too long",
     "compile.pass_differs": "a rewriting would change the model: it is left alone",
     "compile.output": "an output is no tensor",
@@ -85,6 +86,7 @@ def render(outcomes: dict[str, list[object]], versions: dict[str, str]) -> str:
         "## By operator",
         "",
         "Of models of one operator; in how many forms of the tests it is compiled.",
+        "",
     ]
     lines += ["| operator | compiled | refused |", "|---|---|---|"]
     for operator, told in sorted(by_operator.items()):

@@ -35,7 +35,7 @@ def fix_axes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> o
         found = tuple(dim.dim_value if dim.HasField("dim_value") else FREE for dim in tensor.shape.dim)
         if FREE not in found and value.name not in shapes:
             continue
-        wanted = shapes.get(value.name) or (1, *found[1:])
+        wanted = shapes.get(value.name, (1, *found[1:]))
         if FREE in wanted:
             continue
         if len(wanted) != len(found) or any(

@@ -21,7 +21,7 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 KNOWN_DOMAINS = (*STANDARD_DOMAINS, "ai.onnx.ml")
 """The second is that of scikit-learn's exports: a later pass rewrites its operators, or names the first that
 it does not know."""
-MIN_OPSET, MAX_OPSET = 7, 25
+MIN_OPSET, MAX_OPSET = 7, 26
 MAX_ML_OPSET = 5
 
 
