@@ -37,6 +37,8 @@ class Model:
     inputs: Callable[[int], dict[str, tuple[float, float, tuple[int, ...]]]]
     batches: tuple[int, ...] = (1, 8)
     tuned: bool = True
+    tried: int = 100
+    """How many inputs its checks are tried on: fewer where a run takes long."""
 
 
 def resnet18(path: Path) -> None:
@@ -221,14 +223,15 @@ def _export(model: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
 
 
 MODELS = (
-    Model("resnet18", "CNN", resnet18, lambda n: {"pixels": (-2.0, 2.0, (n, 3, 224, 224))}),
+    Model("resnet18", "CNN", resnet18, lambda n: {"pixels": (-2.0, 2.0, (n, 3, 224, 224))}, tried=4),
     Model(
         "minilm",
         "transformer encoder",
         minilm,
         lambda n: {"input_ids": (0, 30521, (n, TOKENS)), "attention_mask": (1, 1, (n, TOKENS))},
+        tried=5,
     ),
-    Model("mlp", "MLP", mlp, lambda n: {"x": (-1.0, 1.0, (n, 2048))}),
+    Model("mlp", "MLP", mlp, lambda n: {"x": (-1.0, 1.0, (n, 2048))}, tried=45),
     Model("trees", "tree ensemble", trees, lambda n: {"x": (-1.0, 1.0, (n, 32))}),
     Model(
         "silero_vad",
@@ -247,6 +250,7 @@ MODELS = (
         _packaged("captcha-whisperer==0.1.0"),
         lambda n: {"image": (-1.0, 1.0, (n, 3, 60, 160))},
         tuned=False,
+        tried=10,
     ),
     Model(
         "ocr_recognition",
@@ -254,5 +258,6 @@ MODELS = (
         _packaged("rapidocr-onnxruntime==1.4.4"),
         lambda n: {"x": (-1.0, 1.0, (n, 3, 48, 160))},
         tuned=False,
+        tried=30,
     ),
 )

@@ -6,6 +6,7 @@ A lock is one canonical JSON document, named by the digest of its bytes; a job n
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import asdict, dataclass
@@ -151,7 +152,7 @@ class Cost:
     pk_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CircuitLock:
     """Pins a circuit: change anything that its proofs mean, and the lock's digest changes."""
 
@@ -212,9 +213,9 @@ class CircuitLock:
         if any(spec.dtype != "float64" for spec in self.outputs):
             raise Misuse("a proved output is float64")
 
-    @property
+    @functools.cached_property
     def digest(self) -> Digest:
-        """The lock's name, as jobs and receipts give it."""
+        """The lock's name, as jobs and receipts give it: every check compares it, so it is computed once."""
         return canonical.digest(self.DOMAIN, self.encode())
 
     def encode(self) -> bytes:
@@ -305,7 +306,7 @@ class Segment:
     model: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReplayLock:
     """Pins how the published model may be re-executed and how far two honest runs may differ."""
 
@@ -334,9 +335,9 @@ class ReplayLock:
             if not 0 < tolerance < 1:
                 raise Misuse(f"tolerance {tolerance}, expected more than 0 and less than 1")
 
-    @property
+    @functools.cached_property
     def digest(self) -> Digest:
-        """The lock's name, as jobs and receipts give it."""
+        """The lock's name, as jobs and receipts give it: every check compares it, so it is computed once."""
         return canonical.digest(self.DOMAIN, self.encode())
 
     @property
