@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, Final, Self, TypeAlias
 
-from proofhold.canonical import Digest, Json
+from proofhold.canonical import MAX_SAFE_INTEGER, Digest, Json
 from proofhold.errors import Misuse
 from proofhold.job import ACCOUNT_PATTERN, NAME_PATTERN
 from proofhold.keys import Signed
-from proofhold.records import MAX_SAFE_INTEGER, Record
+from proofhold.records import Record
 
 MAX_PROGRAMS = 64
 MAX_SIGNERS = 256

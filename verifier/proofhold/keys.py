@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from proofhold import canonical
-from proofhold.canonical import Digest, Json
+from proofhold.canonical import MAX_SAFE_INTEGER, Digest, Json
 from proofhold.errors import Malformed, Misuse
-from proofhold.records import MAX_SAFE_INTEGER, Record
+from proofhold.records import Record
 
 Key: TypeAlias = str
 """A public key's name, such as ``ed25519:3b6a27…``."""

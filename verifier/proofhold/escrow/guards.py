@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
+from proofhold.canonical import MAX_SAFE_INTEGER
 from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import MAX_KEY_CHARS
@@ -13,7 +14,6 @@ from proofhold.escrow.refusals import Refused
 from proofhold.job import ACCOUNT_PATTERN, PPM, REPLAY_KIND, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed, SignedDocument
 from proofhold.payload import Payload
-from proofhold.records import MAX_SAFE_INTEGER
 
 D = TypeVar("D", bound=SignedDocument)
 
