@@ -201,9 +201,11 @@ def test_a_check_that_dies_after_the_opening_came_is_not_the_providers_fault(hou
 
 def test_nobody_who_withholds_gains(house: House) -> None:
     """Over many jobs at a fifth: to cheat, and to be silent whenever drawn, costs more than it brings."""
-    jobs, rate = 12, PPM // 5
-    drawn = 0
-    for _ in range(jobs):
+    jobs = drawn = 0
+    rate = PPM // 5
+    # Nobody steers the draw, this test included: it goes on until it has seen both.
+    while not (jobs >= 12 and 0 < drawn < jobs) and jobs < 200:
+        jobs += 1
         claim = house.hire(cheating=True, rate_ppm=rate)
         drawn += house.judge(claim).outcome is Outcome.KEEP
         house.now += ANSWER_S

@@ -38,4 +38,5 @@ def test_everything_under_the_source_roots_comes_along(files: set[str], pattern:
 
 def test_policies_and_migrations_are_inside(files: set[str]) -> None:
     assert any(file.startswith("proofhold/policies/") and file.endswith(".toml") for file in files)
-    assert any("/migrations/0001" in file and file.endswith(".sql") for file in files)
+    for dialect in ("sqlite", "postgres"):
+        assert any(f"/migrations/{dialect}/0" in file and file.endswith(".sql") for file in files)
