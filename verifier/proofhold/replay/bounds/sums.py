@@ -21,7 +21,7 @@ from proofhold.replay.bounds.enclosure import (
 )
 from proofhold.replay.bounds.windows import Windows, spatial
 
-EXP_ULPS = 32
+EXP_ULPS = 64
 """What exp, sqrt or a division inside of a softmax or a normalisation may be off by, in units of u."""
 
 
