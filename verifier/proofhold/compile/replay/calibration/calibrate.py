@@ -29,7 +29,7 @@ HALF_PRECISION = ("fp16", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Residuals by runtime and by substitute, and the runtimes that cannot run the model."""
+    """Residuals by runtime and by substitute; what cannot run the model, or be made of it."""
 
     honest: Mapping[str, Residuals]
     cheats: Mapping[str, Residuals]
@@ -104,8 +104,8 @@ def measure_model(
             seeds = range(first_seed, first_seed + inputs)
             try:
                 cheats[name] = _run(runner, measure_cheat, published, lock, name, seeds)
-            except TaskRaised as error:
-                raise ToolFailed(f"{name}: {error}") from error
+            except TaskRaised:
+                failed.append(name)  # nor can every quantiser read every graph
     return Measured(honest, cheats, tuple(failed))
 
 

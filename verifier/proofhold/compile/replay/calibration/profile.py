@@ -52,7 +52,7 @@ class Profile:
     honest: Mapping[str, Residuals]
     cheats: Mapping[str, Residuals]
     failed: tuple[str, ...] = ()
-    """Runtimes that cannot run this model."""
+    """Runtimes that cannot run this model, and substitutes that cannot be made of it."""
 
     @property
     def honest_max(self) -> float:
