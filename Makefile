@@ -6,13 +6,16 @@ BIN  := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint types bench requirements base dev clean
+.PHONY: help demo demo-scale test test-all lint types bench requirements base dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: base  ## play the whole story: proofs, cheats, refunds, receipts
 	@$(BIN)/proofhold demo $(ARGS)
+
+demo-scale: dev  ## 10,000 jobs, one PostgreSQL, three workers, and a page of what became of them
+	@$(BIN)/python demo/scale.py $(ARGS)
 
 test: dev  ## the tests, without the long ones (ARGS="-k escrow" goes to pytest)
 	@echo "Running the tests (a few minutes; 'make test-all' adds fuzzing, kill tests and mutants)"

@@ -8,6 +8,7 @@ Run as a program it is one worker: ``python workshop.py '{"location": …}'``; s
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import hmac
 import json
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,8 +38,8 @@ from proofhold.escrow.queue import adding
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
-from proofhold.keys import Signed
-from proofhold.payload import Payload
+from proofhold.keys import Signed, SigningKey
+from proofhold.payload import Payload, Tensor, Tensors
 from proofhold.policy import Policy
 from proofhold.runner import InlineRunner
 from proofhold.sampling import commitment
@@ -49,7 +50,7 @@ T = TypeVar("T")
 
 CODE_KEY = b"known to the enclave and to the verifier"
 PRICE, BOND = 1_000, 100
-AT_ONCE = 64
+AT_ONCE = 32
 """How many jobs one transaction makes."""
 SHOWS = dict.fromkeys((Property.MODEL, Property.OUTPUT, Property.PROVIDER), Assurance.ATTESTED)
 
@@ -123,6 +124,7 @@ def stock(
     proved: bool = True,
     resumes: bool = False,
     now: int | None = None,
+    providers: Sequence[SigningKey] = (PROVIDER,),
     fee: Fee | None = None,
     **changes: Any,
 ) -> list[Digest]:
@@ -133,18 +135,21 @@ def stock(
     """
     now = int(time.time()) if now is None else now
     made: list[Digest] = []
-    for key, amount in ((BUYER, PRICE), (PROVIDER, BOND)):
+    for key, amount in ((BUYER, PRICE), *((provider, BOND) for provider in providers)):
         name = f"stock {first} {key.public[-6:]}"
         escrow.deposit(key.public, amount * count, USDC, key=name, now=now)
     for begin in range(first, first + count, AT_ONCE):
         numbers = range(begin, min(begin + AT_ONCE, first + count))
-        jobs = [_job(n, now, fee, changes) for n in numbers]
+        jobs = [_job(n, now, fee, changes, providers[n % len(providers)]) for n in numbers]
         made += [job.digest for job in jobs]
         if resumes and _is_known(escrow, jobs[0].digest):
             continue
         steps: list[Operation[Any]] = []
         for number, job in zip(numbers, jobs, strict=True):
-            nonce, bundle = bytes.fromhex(job.document.nonce), _bundle(job, forged(number), proved)
+            nonce, bundle = (
+                bytes.fromhex(job.document.nonce),
+                _bundle(job, forged(number), proved, providers[number % len(providers)]),
+            )
             steps += [
                 op.draw_secret(nonce, _secret(number)),
                 op.fund(escrow.id, job, now=now),
@@ -167,7 +172,9 @@ def _secret(number: int) -> bytes:
     return hashlib.sha256(b"secret %d" % number).digest()
 
 
-def _job(number: int, now: int, fee: Fee | None, changes: dict[str, Any]) -> SignedJob:
+def _job(
+    number: int, now: int, fee: Fee | None, changes: dict[str, Any], provider: SigningKey = PROVIDER
+) -> SignedJob:
     payload, nonce = unproved().exchange.input, hashlib.sha256(b"workshop %d" % number).digest()
     terms: dict[str, Any] = {
         "input": payload.digest(nonce),
@@ -180,12 +187,15 @@ def _job(number: int, now: int, fee: Fee | None, changes: dict[str, Any]) -> Sig
         "price": PRICE,
         "bond": BOND,
         "fee": fee,
+        "provider": provider.public,
     }
-    return Signed.new(make_job(payload, **(terms | changes)), BUYER, PROVIDER)
+    return Signed.new(make_job(payload, **(terms | changes)), BUYER, provider)
 
 
-def _bundle(job: SignedJob, is_forged: bool, is_proved: bool) -> Bundle:
+def _bundle(job: SignedJob, is_forged: bool, is_proved: bool, provider: SigningKey = PROVIDER) -> Bundle:
     example = unproved().exchange
+    if is_forged and not is_proved:
+        example = replace(example, output=_wrong(example.output))
     output = example.output.digest(bytes.fromhex(job.document.nonce))
     unsigned = Exchange(
         job,
@@ -197,9 +207,16 @@ def _bundle(job: SignedJob, is_forged: bool, is_proved: bool) -> Bundle:
     named = (NamedEvidence(kind="toy-hmac", digest=evidence.digest),) if is_proved else ()
     claim = Claim(job=job.digest, seq=0, amount=job.document.price, output=output, evidence=named)
     return Bundle(
-        Exchange(job, example.input, Signed.new(claim, PROVIDER), example.output),
+        Exchange(job, example.input, Signed.new(claim, provider), example.output),
         (evidence,) if is_proved else (),
     )
+
+
+def _wrong(output: Payload) -> Payload:
+    """Say something else than what the model says."""
+    assert isinstance(output, Tensors)
+    (tensor,) = output.items
+    return Tensors((Tensor(tensor.name, tensor.dtype, tensor.shape, tensor.data[::-1]),))
 
 
 class FlakyRail:
@@ -240,6 +257,10 @@ class FlakyRail:
         row = self._connection.execute(sql, (str(key),)).fetchone()
         return None if row is None else RailReceipt(*row)
 
+    def count(self) -> int:
+        """Say how many payments were made."""
+        return int(self._connection.execute("SELECT count(*) FROM paid").fetchone()[0])
+
     def payments(self) -> list[tuple[str, int]]:
         """Give the key and amount of every payment that was made, as often as it was."""
         return self._connection.execute("SELECT key, amount FROM paid ORDER BY id").fetchall()
@@ -256,6 +277,8 @@ class Order:
     batch: int = 32
     lease_s: int = 60
     poll_s: float = 0.1
+    waits: bool = False
+    """Begin when a line comes in."""
     until_empty: bool = True
     rail: str = ""
     """A file for a flaky rail; the ledger's own if empty."""
@@ -323,6 +346,8 @@ def work(order: Order) -> None:
             log=lambda line: print(line, file=sys.stderr, flush=True),
         )
         print("ready", flush=True)
+        if order.waits:
+            sys.stdin.readline()
         began = time.monotonic()
         record = worker.run(stop, until_empty=order.until_empty)
         seconds = time.monotonic() - began
@@ -339,11 +364,22 @@ def feed(order: Order) -> None:
     while True:
         try:
             with open_home(order.location) as escrow:
+                first = _resume_at(escrow, order)
+                if first >= order.feeds:
+                    return
                 forged = lambda number: is_forged(number, order.forged_every)  # noqa: E731
-                stock(escrow, order.feeds, forged=forged, resumes=True, now=order.now)
+                stock(escrow, order.feeds - first, first=first, forged=forged, resumes=True, now=order.now)
                 return
         except (EscrowFailure, Refused):
             time.sleep(order.poll_s)  # its server is away; `unconfirmed` is found out by asking
+
+
+def _resume_at(escrow: LedgerEscrow, order: Order) -> int:
+    """Find where an earlier life ended, without signing all of its jobs again."""
+    begins = range(0, order.feeds, AT_ONCE)
+    return AT_ONCE * bisect.bisect_left(
+        begins, True, key=lambda n: not _is_known(escrow, _job(n, order.now, None, {}).digest)
+    )
 
 
 def nurse() -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proofhold_cli.files import FILE, FOLDER, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option, policy_option
+from proofhold_cli.parameters import ESCROW
 from proofhold_cli.root import root_option
 
 if TYPE_CHECKING:
     from proofhold.catalogue import Catalogue, Entry, ServiceEntry
+    from proofhold.job import Fee
     from proofhold.payload import Payload
 
 
@@ -84,6 +86,15 @@ def _chat_request(file: Path) -> Payload:
     return request_document(read_file(file))
 
 
+def _fee(text: str | None) -> Fee | None:
+    from proofhold.job import Fee, parse_rate
+
+    if text is None:
+        return None
+    account, _, rate = text.rpartition("=")
+    return Fee(account, parse_rate(rate))
+
+
 @job_group.command("request")
 @click.argument("input_file", metavar="INPUT", type=FILE)
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write it.")
@@ -103,7 +114,7 @@ def request_command(input_file: Path, out_file: Path) -> None:
 @click.argument("input_file", metavar="INPUT", type=FILE)
 @click.option("--model", help="The model's name in the catalogue.")
 @click.option("--service", help="Or a service's name in the catalogue.")
-@click.option("--escrow", "home", type=FOLDER, required=True, help="The escrow's folder.")
+@click.option("--escrow", "home", type=ESCROW, required=True, help="The escrow's folder, or its address.")
 @click.option("--key", "key_file", type=FILE, required=True, help="The buyer's private key.")
 @click.option("--provider", required=True, help="The provider's public key, ed25519:…")
 @click.option("--verifier", required=True, help="The verifier's public key, ed25519:…")
@@ -141,6 +152,16 @@ def request_command(input_file: Path, out_file: Path) -> None:
     show_default=True,
     help="When the buyer gets the output.",
 )
+@click.option(
+    "--captures",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    help="How many claims it takes, each for more than the one before.",
+)
+@click.option(
+    "--fee", metavar="ACCOUNT=RATE", help="Who else gets a share of what is paid, such as house=0.01."
+)
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write the job.")
 @policy_option
 @now_option
@@ -150,7 +171,7 @@ def new_command(
     input_file: Path,
     model: str | None,
     service: str | None,
-    home: Path,
+    home: str,
     key_file: Path,
     provider: str,
     verifier: str,
@@ -164,6 +185,8 @@ def new_command(
     claim_within_s: int,
     dispute_s: int,
     delivery: str,
+    captures: int,
+    fee: str | None,
     out_file: Path,
     policy_name: str,
     now: int | None,
@@ -196,6 +219,8 @@ def new_command(
         delivery=Delivery(delivery),
         claim_within_s=claim_within_s,
         dispute_s=dispute_s,
+        captures=captures,
+        fee=_fee(fee),
     )
     with open_home(home) as escrow:
         job = draft_job(

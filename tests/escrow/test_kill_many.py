@@ -32,8 +32,8 @@ from proofhold.escrow.payments import LEASE_S
 from workshop import PRICE, FlakyRail, Order, is_forged
 
 WORKERS = 2
-SHORTEST_S, LONGEST_S = 0.05, 1.0
-"""How long a process lives between kills."""
+LONGEST_S = 20.0
+"""How long a process lives at most between kills; as a rule until some jobs more are done, and a bit."""
 SERVER_EVERY = 12
 """Every so many kills it is the server that is killed."""
 FORGED_EVERY = 4
@@ -62,7 +62,7 @@ class Battle:
             deadline = time.monotonic() + PATIENCE_S
             while self.kills.total() < kills:
                 assert time.monotonic() < deadline, f"only {self.kills} in {PATIENCE_S} s"
-                time.sleep(draw.uniform(SHORTEST_S, LONGEST_S))
+                self.wait(int(draw.uniform(0, 2 * self.jobs / kills)), draw.uniform(0, 0.1))
                 if self.server is not None and self.kills.total() % SERVER_EVERY == SERVER_EVERY - 1:
                     self.server.kill()
                     self.server.start()
@@ -84,6 +84,14 @@ class Battle:
             while any(is_running(pid) for pid in end_in_peace):
                 assert time.monotonic() < deadline + PATIENCE_S
                 time.sleep(0.1)
+
+    def wait(self, jobs: int, seconds: float) -> None:
+        """Wait until so many payments more were made, and a moment; or for long enough."""
+        rail, deadline = FlakyRail(Path(self.order.rail)), time.monotonic() + LONGEST_S
+        goal = min(rail.count() + jobs, self.jobs)
+        while rail.count() < goal and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(seconds)
 
     def count(self) -> Counter[str]:
         """Give how often each payment was made."""

@@ -26,7 +26,7 @@ from judging import (
 from proofhold.drafting import USDC, Terms, draft_job
 from proofhold.errors import Misuse
 from proofhold.escrow.sqlite import SqliteEscrow
-from proofhold.job import PPM, Delivery, Job, OnnxModel, Payer, SignedJob
+from proofhold.job import PPM, Delivery, Fee, Job, OnnxModel, Payer, SignedJob
 from proofhold.keys import Signed
 from proofhold.provider import accept
 from proofhold.settlement import funding_objections
@@ -147,3 +147,9 @@ def test_terms_that_make_no_sense_are_not_drafted(escrow: SqliteEscrow) -> None:
 def test_a_draft_survives_its_encoding(escrow: SqliteEscrow) -> None:
     job = draft(escrow)
     assert Signed.decode(Job, job.encode()) == job
+
+
+def test_a_metered_job_with_a_fee_is_drafted(escrow: SqliteEscrow) -> None:
+    terms = Terms(price=PRICE, captures=3, fee=Fee("the-house", 10_000))
+    document = draft(escrow, terms).document
+    assert (document.captures, document.fee) == (3, Fee("the-house", 10_000))

@@ -13,6 +13,7 @@ from proofhold.job import (
     NONCE_BYTES,
     PPM,
     Delivery,
+    Fee,
     Job,
     ModelReference,
     OnnxModel,
@@ -45,6 +46,9 @@ class Terms:
     dispute_s: int = 86_400
     freeze_s: int = 7 * 86_400
     checks_paid_by: Payer = Payer.BUYER
+    captures: int = 1
+    """How many claims the hold takes, each for more than the one before."""
+    fee: Fee | None = None
 
 
 def draft_job(
@@ -110,6 +114,8 @@ def draft_job(
         withholding_penalty=terms.withholding_penalty,
         sampling_commitment=escrow.draw_secret(nonce),
         checks_paid_by=terms.checks_paid_by,
+        captures=terms.captures,
+        fee=terms.fee,
     )
     return Signed.new(job, buyer)
 
