@@ -9,6 +9,7 @@ Run as a program it is one worker: ``python workshop.py '{"location": …}'``; s
 from __future__ import annotations
 
 import bisect
+import ctypes
 import hashlib
 import hmac
 import json
@@ -50,6 +51,7 @@ T = TypeVar("T")
 
 CODE_KEY = b"known to the enclave and to the verifier"
 PRICE, BOND = 1_000, 100
+PR_SET_PDEATHSIG = 1
 AT_ONCE = 32
 """How many jobs one transaction makes."""
 SHOWS = dict.fromkeys((Property.MODEL, Property.OUTPUT, Property.PROVIDER), Assurance.ATTESTED)
@@ -394,6 +396,7 @@ def nurse() -> None:
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody outlives the nurse
             sys.stdin.close()
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
             (feed if order.feeds else work)(order)
