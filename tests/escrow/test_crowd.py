@@ -46,10 +46,10 @@ def crowd(store: Store, *, clients: int, holds: int, each: int, escrows: int = 8
         draw, escrow = random.Random(number), opened[number % escrows]
         mine: Counter[str] = Counter()
         barrier.wait()
-        for _ in range(each):
+        for step in range(each):
             hold = draw.choice(made)
             try:
-                mine[act(draw, escrow, hold)] += 1
+                mine[act(draw, escrow, hold, late=step > each // 2)] += 1
             except Refused as refusal:
                 mine[refusal.code] += 1
         return mine
@@ -63,7 +63,7 @@ def crowd(store: Store, *, clients: int, holds: int, each: int, escrows: int = 8
     return told
 
 
-def act(draw: random.Random, escrow: LedgerEscrow, hold: HoldRecord) -> str:
+def act(draw: random.Random, escrow: LedgerEscrow, hold: HoldRecord, *, late: bool) -> str:
     """Do one of the things that clients do."""
     match draw.randrange(8):
         case 0 | 1:
@@ -80,7 +80,7 @@ def act(draw: random.Random, escrow: LedgerEscrow, hold: HoldRecord) -> str:
             return "ruled again" if applied.repeated else "ruled"
         case 6:
             # Some believe that it is later: what nobody claimed expires under them.
-            escrow.run_timers(START + CLAIM_S + 1 if draw.random() < 0.02 else START)
+            escrow.run_timers(START + CLAIM_S + 1 if late and draw.random() < 0.1 else START)
             return "timers"
         case _:
             escrow.pump(LedgerRail(), now=START)
