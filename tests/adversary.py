@@ -338,12 +338,13 @@ class Adversary:
 
     @cached_property
     def _look_alike(self) -> Entry:
-        """A model with one weight changed, and a circuit of its own."""
+        """A model with one weight changed, and a circuit of its own with the arguments of the true one."""
         import numpy as np
         import onnx
         from onnx import numpy_helper
 
-        model = onnx.load_from_string(self.stage.catalogue.by_name(MODEL).model_bytes())
+        true = self.stage.catalogue.by_name(MODEL)
+        model = onnx.load_from_string(true.model_bytes())
         weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
         weights.flat[int(np.argmax(np.abs(weights)))] *= 1.01
         model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, model.graph.initializer[0].name))
@@ -351,7 +352,14 @@ class Adversary:
         source.write_bytes(model.SerializeToString())
         out = self.folder / "circuits" / MODEL
         specification = self.stage.root / "models" / MODEL / "model.toml"
-        lock = compile_model(source, out, specification_path=specification, cache=self.stage.prover.cache)
+        assert true.circuit is not None
+        lock = compile_model(
+            source,
+            out,
+            specification_path=specification,
+            run_args=true.circuit.lock.run_args,
+            cache=self.stage.prover.cache,
+        )
         return Entry(MODEL, lock.model, read_circuit(out), read_replay(out), source)
 
     def _draft(self, terms: Terms) -> SignedJob:
