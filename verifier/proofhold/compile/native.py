@@ -85,17 +85,6 @@ def compare_models(before: bytes, after: bytes, samples: bytes, moved: bytes) ->
 
 
 @refusals_as_data
-def describe_model(published: bytes) -> bytes:
-    """List a model's inputs and outputs: JSON, lists of [name, dtype, shape]. It passed `derive_model`."""
-    from proofhold.compile.passes import parse_model
-    from proofhold.compile.passes.static_shapes import inputs_of, outputs_of
-
-    model = parse_model(published)
-    ports = (inputs_of(model), outputs_of(model))
-    return json.dumps([[[p.name, p.dtype, p.shape] for p in some] for some in ports]).encode()
-
-
-@refusals_as_data
 def list_nodes(published: bytes) -> bytes:
     """List a model's nodes: JSON, lists of [name, operator, domain]. It need not have passed anything."""
     from proofhold.compile.passes import parse_model

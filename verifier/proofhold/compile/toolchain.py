@@ -12,7 +12,7 @@ from proofhold.compile import native
 from proofhold.compile.derivation import Derivation, Request
 from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.compile.packing import pack
-from proofhold.domain import InputSpec, OutputSpec, PostProcessing
+from proofhold.domain import InputSpec, PostProcessing
 from proofhold.execution import run_model
 from proofhold.payload import Tensors, decode_payload, encode_payload
 from proofhold.runner import ProcessRunner, Runner, RunnerError, Task, TaskRaised
@@ -64,11 +64,6 @@ class Toolchain:
         step = moved.value.encode()
         found: float = json.loads(self._read(native.compare_models, before, after, payloads, step))
         return found
-
-    def describe(self, published: bytes) -> tuple[tuple[OutputSpec, ...], tuple[OutputSpec, ...]]:
-        """List a model's inputs and outputs."""
-        inputs, outputs = json.loads(self._read(native.describe_model, published))
-        return _ports(inputs), _ports(outputs)
 
     def nodes(self, published: bytes) -> list[tuple[str, str, str]]:
         """List a model's nodes in order: name, operator, domain."""
@@ -162,10 +157,6 @@ class Toolchain:
 
 def _words(task: Task) -> str:
     return task.__name__.replace("_", " ")
-
-
-def _ports(rows: list[Any]) -> tuple[OutputSpec, ...]:
-    return tuple(OutputSpec(name, dtype, tuple(shape)) for name, dtype, shape in rows)
 
 
 def _path(path: Path) -> bytes:
