@@ -147,8 +147,39 @@ def wide() -> bytes:
     return graph.model(["x"], [x], rows=32)
 
 
+def saturated() -> bytes:
+    """Two layers and a Sigmoid on its left side: what it gives is a hundredth of what it is made of."""
+    graph = Graph()
+    x = graph.layer(graph.layer("x", "layer0"), "layer1")
+    graph.weights.append(numpy_helper.from_array(np.array(4, np.float32), "away"))
+    x = graph.node("Sub", [x, "away"], "logits")
+    return graph.model(["x"], [graph.node("Sigmoid", [x], "chances")])
+
+
+def normalised() -> bytes:
+    """A layer, and a batch normalisation as opset 9 has it, with the momentum that only training needs."""
+    graph, shape = Graph(), (1, 4, 8, 8)
+    graph.weight("kernel", 4, 4, 3, 3)
+    for name, value in (("scale", 1), ("bias", 0), ("mean", 0.3), ("variance", 2)):
+        graph.weights.append(numpy_helper.from_array(np.full(4, value, np.float32), name))
+    x = graph.node("Conv", ["x", "kernel"], "features", pads=[1, 1, 1, 1])
+    graph.node(
+        "BatchNormalization",
+        [x, "scale", "bias", "mean", "variance"],
+        "normalised",
+        momentum=0.9,
+        epsilon=1e-5,
+    )
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "normalised")]
+    body = helper.make_graph(graph.nodes, "test", ports[:1], ports[1:], graph.weights)
+    made = helper.make_model(body, opset_imports=[helper.make_opsetid("", 9)], ir_version=8)
+    data: bytes = made.SerializeToString(deterministic=True)
+    return data
+
+
 MODELS: dict[str, Callable[[], bytes]] = {
-    made.__name__: made for made in (chain, residual, ports, shared, towers, branches, wide)
+    made.__name__: made
+    for made in (chain, residual, ports, shared, towers, branches, wide, saturated, normalised)
 }
 
 

@@ -140,6 +140,8 @@ def calibrate_command(
         return
     click.echo(f"{name}: replay lock {lock.digest}, report {out / 'calibration.html'}")
     click.echo(f"  honest runs     at most {profile.honest_max:.2g} apart, in {len(profile.honest)} runtimes")
+    for runtime, mistake in profile.mistaken.items():
+        click.echo(f"  left out        {runtime} makes a mistake: {mistake}")
     click.echo(f"  tolerances      {min(profile.tolerances):g} to {max(profile.tolerances):g}")
     for cheat in profile.cheats:
         found = profile.separation(cheat)

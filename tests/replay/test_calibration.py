@@ -20,8 +20,10 @@ from proofhold.compile.replay.calibration.cheats import CHEATS, MUST_BE_TOLD_APA
 from proofhold.compile.replay.calibration.profile import Profile, draw_profile
 from proofhold.compile.replay.calibration.report import render
 from proofhold.compile.replay.calibration.runtimes import available, run_all
+from proofhold.errors import Malformed, Misuse
 from proofhold.locks import Contract, ReplayLock
-from proofhold.runner import ProcessRunner
+from proofhold.replay.compare import residual
+from proofhold.runner import InlineRunner, ProcessRunner
 from replay_models import MODELS, Graph, pinned
 
 LOCK = pinned("chain").lock
@@ -75,6 +77,46 @@ def test_the_report_draws_every_residual_and_fetches_nothing(measured: Profile) 
     assert len(drawn) == dots
     for name in CHEATS:
         assert name in page
+
+
+def test_what_a_sigmoid_leaves_is_measured_by_what_it_usually_is() -> None:
+    """The ten-thousandth that is left carries the rounding of the numbers that it was made of."""
+    model, lock, runner = MODELS["saturated"](), pinned("saturated").lock, InlineRunner()
+    profile = calibrate(model, lock, runner=runner, inputs=3)
+    pinned_lock = profile.pinned(lock)
+    [usual] = [pinned_lock.norms[spec.name] for spec in lock.outputs]
+    assert ReplayLock.decode(pinned_lock.encode()) == pinned_lock
+    tiny, rounding = (np.full(64, value, np.float32) for value in (usual / 800, usual * 1e-6 / 8))
+    assert residual(tiny + rounding, tiny) > max(profile.tolerances)
+    assert residual(tiny + rounding, tiny, usual) < max(profile.tolerances)
+    # One that is as large as ever is measured as ever.
+    large = tiny * 1000
+    assert residual(large * 1.01, large, usual) == pytest.approx(0.01, rel=1e-4)
+    assert residual(tiny * np.float32(np.nan), tiny, usual) == np.inf
+
+
+def test_a_lock_has_a_norm_of_every_output_or_none() -> None:
+    first = LOCK.segments[0]
+    for norms in ((1.0, 2.0), (-1.0,), (float("inf"),), (float("nan"),)):
+        with pytest.raises(Misuse, match="norms"):
+            replace(first, norms=norms)
+    written = replace(LOCK, segments=(replace(first, norms=(2.5,)), *LOCK.segments[1:])).encode()
+    assert ReplayLock.decode(written).norms == {first.outputs[0]: 2.5}
+    for spoilt in (b"[]", b"[true]", b'["2.5"]'):
+        with pytest.raises(Malformed):
+            ReplayLock.decode(written.replace(b"[2.5]", spoilt))
+
+
+def test_a_runtime_that_makes_a_mistake_is_no_honest_run() -> None:
+    """onnx's reference normalises by the batch's own mean here, which opset 9 has for training alone."""
+    model, lock = MODELS["normalised"](), pinned("normalised").lock
+    profile = calibrate(model, lock, runner=InlineRunner(), inputs=2)
+    assert profile.mistaken.keys() == {"onnx-reference"}
+    assert "BatchNormalization: normalised is" in profile.mistaken["onnx-reference"]
+    assert "onnx-reference" not in profile.honest
+    assert max(profile.tolerances) < 1e-4
+    assert "onnx-reference was left out" in render(profile, "normalised")
+    assert json.loads(profile.encode())["mistaken"] == dict(profile.mistaken)
 
 
 def test_names_in_a_report_are_text() -> None:

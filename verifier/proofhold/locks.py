@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -298,12 +299,21 @@ class Segment:
     """A part of the graph that can be re-run alone: its tensors' names, and how far a re-run may be off.
 
     `model` is the digest of the segment's own ONNX model, or None where the one segment is the whole model.
+    `norms` are the 2-norms that its outputs usually have: a smaller one is measured by them. There are none
+    before calibration.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     relative_l2: float
     model: Digest | None = None
+    norms: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.norms and len(self.norms) != len(self.outputs):
+            raise Misuse(f"{len(self.norms)} norms of {len(self.outputs)} outputs, expected one each or none")
+        if not all(0 <= norm < math.inf for norm in self.norms):
+            raise Misuse(f"norms {self.norms}, expected finite ones of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,12 +355,24 @@ class ReplayLock:
         """What a run's trace commits to, in order."""
         return (*self.inputs, *self.boundaries, *self.outputs)
 
+    @functools.cached_property
+    def norms(self) -> Mapping[str, float]:
+        """The usual norm of every cut and output by name, as far as it was measured."""
+        return {
+            name: norm
+            for segment in self.segments
+            for name, norm in zip(segment.outputs, segment.norms, strict=bool(segment.norms))
+        }
+
     def encode(self) -> bytes:
         """Write the lock as its one canonical file; a model without cuts has no field for them."""
         plain = _plain(asdict(self))
         if not self.boundaries:
             del plain["boundaries"]
             del plain["segments"][0]["model"]
+        for segment in plain["segments"]:
+            if not segment["norms"]:
+                del segment["norms"]
         return canonical.encode({"version": LOCK_VERSION, **plain})
 
     @classmethod
@@ -544,9 +566,17 @@ def _read_segment(record: Record) -> Segment:
         outputs=_port_names(record, "outputs"),
         relative_l2=record.number("relative_l2"),
         model=record.digest("model") if record.has("model") else None,
+        norms=_read_norms(record) if record.has("norms") else (),
     )
     record.close()
     return segment
+
+
+def _read_norms(record: Record) -> tuple[float, ...]:
+    values = record.items("norms", max_items=MAX_PORTS + 1)
+    if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        raise record.error("expected numbers; before calibration there is no such field", "norms")
+    return tuple(float(v) for v in values if isinstance(v, int | float))
 
 
 def _port_names(record: Record, field: str) -> tuple[str, ...]:

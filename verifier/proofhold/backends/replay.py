@@ -139,10 +139,8 @@ class ReplayBackend:
         claimed, recomputed = exchange.output, decode_payload(encoded)
         if not isinstance(claimed, Tensors) or not isinstance(recomputed, Tensors):
             return _unclear("replay.run_failed", "the model gave no tensors", Fault.VERIFIER, NeedKind.RETRY)
-        tensors = {tensor.name: tensor for tensor in claimed.items}
-        return _judge(
-            compared(tuple(tensors), tensors, recomputed.items), lock.relative_l2, "the model", facts
-        )
+        found = compared(lock, claimed.items, recomputed.items)
+        return _judge(found, lock.relative_l2, "the model", facts)
 
     def _check_products(
         self,

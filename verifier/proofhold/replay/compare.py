@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def relative_l2(claimed: Tensor, recomputed: Tensor) -> float:
-    """Give |claimed - recomputed| / |recomputed| in the 2-norm, in float64; infinite where not comparable."""
-    return residual(claimed.numpy(), recomputed.numpy())
+def relative_l2(claimed: Tensor, recomputed: Tensor, norm: float = 0.0) -> float:
+    """Give |claimed - recomputed| / |recomputed| in the 2-norm, in float64; infinite where not comparable.
+
+    `norm` is what the tensor's norm usually is: one that is smaller is measured by it. Rounding follows the
+    numbers that a tensor is made of, and what a Sigmoid leaves of them may be a ten-thousandth.
+    """
+    return residual(claimed.numpy(), recomputed.numpy(), norm)
 
 
-def residual(claimed: NDArray[Any], recomputed: NDArray[Any]) -> float:
+def residual(claimed: NDArray[Any], recomputed: NDArray[Any], norm: float = 0.0) -> float:
     """Give the same of two arrays."""
     import numpy as np
 
@@ -32,6 +36,7 @@ def residual(claimed: NDArray[Any], recomputed: NDArray[Any]) -> float:
             off, size = _squares(claimed.astype(np.float64) - wide), _squares(wide)
     if not (math.isfinite(off) and math.isfinite(size)):
         return math.inf
+    size = max(size, norm * norm)
     if size == 0.0:
         return 0.0 if off == 0.0 else math.inf
     return math.sqrt(off / size)

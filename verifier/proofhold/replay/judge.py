@@ -318,7 +318,8 @@ def _residual(transcript: Transcript, graph: Graph, committed: Mapping[str, Tens
             value = graph.enclose(graph.region(name, taken), taken).value
         except NoBound as error:
             raise _undecided("dispute.no_bound", str(error)) from error
-        distances.append(relative_l2(committed[name], Tensor.of(name, np.asarray(value))))
+        norm = transcript.lock.norms.get(name, 0.0)
+        distances.append(relative_l2(committed[name], Tensor.of(name, np.asarray(value)), norm))
     return max(distances)
 
 

@@ -53,7 +53,8 @@ class ProductRunner(Rerunner):
         return {name: math.inf if value is None else float(value) for name, value in given.items()}
 
     def _asked(self) -> dict[str, Any]:
-        return self.request | {"outputs": [spec.name for spec in self.lock.outputs]}
+        outputs = [spec.name for spec in self.lock.outputs]
+        return self.request | {"outputs": outputs, "norms": self.lock.norms}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def check_products(request: bytes, source: bytes, tensors: bytes) -> bytes:
     values = {**known.constants, **given, **rest}
     told = {product.output: discrepancy(product, values, asked["seed"]) for product in known.products}
     for name in asked["outputs"]:
-        told[f"output {name}"] = residual(given[CLAIMED + name], values[name])
+        told[f"output {name}"] = residual(given[CLAIMED + name], values[name], asked["norms"].get(name, 0.0))
     return json.dumps({n: value if math.isfinite(value) else None for n, value in told.items()}).encode()
 
 

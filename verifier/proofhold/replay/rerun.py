@@ -92,6 +92,7 @@ class Rerunner:
             "inputs": list(segment.inputs),
             "outputs": list(segment.outputs),
             "segment": segment.model,
+            "norms": self.lock.norms,
         }
 
     def traced(self, nonce: bytes, inputs: Sequence[Tensor], *, wanted: Sequence[str] = ()) -> Traced:
@@ -159,7 +160,11 @@ def compare_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
     given = {t.name: t.numpy() for t in unpack_tensors(tensors, max_bytes=MAX_RUN_BYTES)}
     session = _segment_session(asked, source)
     values = session.run(asked["outputs"], {name: given[name] for name in asked["inputs"]})
-    found = {name: residual(given[name], value) for name, value in zip(asked["outputs"], values, strict=True)}
+    norms = asked["norms"]
+    found = {
+        name: residual(given[name], value, norms.get(name, 0.0))
+        for name, value in zip(asked["outputs"], values, strict=True)
+    }
     return json.dumps(
         {name: value if math.isfinite(value) else None for name, value in found.items()}
     ).encode()

@@ -101,8 +101,13 @@ def distances(rerunner: Rerunner, segment: int, tensors: Mapping[str, Tensor]) -
 
 
 def compared(
-    names: Sequence[str], claimed: Mapping[str, Tensor], recomputed: Sequence[Tensor]
+    lock: ReplayLock, claimed: Sequence[Tensor], recomputed: Sequence[Tensor]
 ) -> Mapping[str, float]:
-    """Give the residual of each tensor; infinite where one was not recomputed."""
+    """Give the residual of each claimed tensor; infinite where one was not recomputed."""
     ours = {tensor.name: tensor for tensor in recomputed}
-    return {name: relative_l2(claimed[name], ours[name]) if name in ours else math.inf for name in names}
+    return {
+        tensor.name: relative_l2(tensor, ours[tensor.name], lock.norms.get(tensor.name, 0.0))
+        if tensor.name in ours
+        else math.inf
+        for tensor in claimed
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proofhold.compile.cache import write_atomically
@@ -12,7 +12,13 @@ from proofhold.compile.circuit import OnStep
 from proofhold.compile.errors import CompileError, ToolFailed
 from proofhold.compile.native import unwrap
 from proofhold.compile.replay.calibration.cheats import CHEATS
-from proofhold.compile.replay.calibration.measure import has_weights, measure_cheat, measure_runtime
+from proofhold.compile.replay.calibration.honesty import SUSPICIOUS, find_mistake
+from proofhold.compile.replay.calibration.measure import (
+    has_weights,
+    measure_cheat,
+    measure_norms,
+    measure_runtime,
+)
 from proofhold.compile.replay.calibration.profile import FILE_NAME, Profile, Residuals, draw_profile
 from proofhold.compile.replay.calibration.report import REPORT_FILE_NAME, render
 from proofhold.compile.replay.calibration.runtimes import available
@@ -34,6 +40,8 @@ class Measured:
     honest: Mapping[str, Residuals]
     cheats: Mapping[str, Residuals]
     failed: tuple[str, ...]
+    mistaken: Mapping[str, str] = field(default_factory=dict)
+    """Runtimes that run another model than this one, and what they get wrong."""
 
 
 def calibrate(
@@ -62,13 +70,33 @@ def calibrate(
         ToolFailed: a runtime died or hung.
 
     """
+    on_step("measuring norms")
+    lock = with_norms(published, lock, runner=runner, inputs=inputs)
     measured = measure_model(published, lock, runner=runner, inputs=inputs, python=python, on_step=on_step)
     honest, cheats = dict(measured.honest), dict(measured.cheats)
     if contract is Contract.REDUCED:
         for name in HALF_PRECISION:
             if name in cheats:
                 honest[f"{name} weights"] = cheats.pop(name)
-    return draw_profile(lock, contract, honest, cheats, failed=measured.failed)
+    return draw_profile(lock, contract, honest, cheats, failed=measured.failed, mistaken=measured.mistaken)
+
+
+def with_norms(
+    published: bytes,
+    lock: ReplayLock,
+    *,
+    runner: Runner,
+    inputs: int = DEFAULT_INPUTS,
+    first_seed: int = FIRST_SEED,
+) -> ReplayLock:
+    """Put what the norms of cuts and outputs usually are into a lock: residuals are measured by them."""
+    request = json.dumps({"seeds": list(range(first_seed, first_seed + inputs))}).encode()
+    norms = json.loads(_asked(runner, measure_norms, published, lock.encode(), request))
+    segments = tuple(
+        replace(segment, norms=tuple(float(f"{norms[name]:.3g}") for name in segment.outputs))
+        for segment in lock.segments
+    )
+    return replace(lock, segments=segments)
 
 
 def measure_model(
@@ -83,22 +111,36 @@ def measure_model(
 ) -> Measured:
     """Run a model in every runtime, and every substitute of it, on inputs drawn from `first_seed` on.
 
+    A runtime that is far off is looked at operator by operator: one that makes a mistake is no honest run.
+
     Raises as `calibrate` does, ``compile.tolerance`` apart.
     """
     honest: dict[str, Residuals] = {}
-    failed = []
+    failed, mistaken = [], {}
     for runtime in available(python=python):
         shown = _shown(runtime.name)
         on_step(f"running in {shown}")
         seeds = range(first_seed, first_seed + min(inputs, runtime.inputs or inputs))
         try:
-            honest[shown] = _run(runner, measure_runtime, published, lock, runtime.name, seeds)
+            rows = _run(runner, measure_runtime, published, lock, runtime.name, seeds)
+            mistake = ""
+            if max(max(row) for row in rows) > SUSPICIOUS:
+                mistake = _asked(
+                    runner, find_mistake, published, lock.encode(), _request(runtime.name, seeds)
+                )
         except TaskRaised:
             failed.append(shown)  # not every runtime knows every operator
+            continue
+        if mistake:
+            mistaken[shown] = mistake
+        else:
+            honest[shown] = rows
     if not honest:
-        raise CompileError("compile.unsupported", f"none of {', '.join(failed)} runs this model")
+        raise CompileError(
+            "compile.unsupported", f"none of {', '.join([*failed, *mistaken])} runs this model"
+        )
     cheats: dict[str, Residuals] = {}
-    if _has_weights(runner, published):
+    if _asked(runner, has_weights, published):
         for name in CHEATS:
             on_step(f"cheating with {name}")
             seeds = range(first_seed, first_seed + inputs)
@@ -106,7 +148,7 @@ def measure_model(
                 cheats[name] = _run(runner, measure_cheat, published, lock, name, seeds)
             except TaskRaised:
                 failed.append(name)  # nor can every quantiser read every graph
-    return Measured(honest, cheats, tuple(failed))
+    return Measured(honest, cheats, tuple(failed), mistaken)
 
 
 def write_profile(profile: Profile, lock: ReplayLock, out_dir: Path) -> ReplayLock:
@@ -126,19 +168,18 @@ def _shown(runtime: str) -> str:
 def _run(
     runner: Runner, task: Task, published: bytes, lock: ReplayLock, name: str, seeds: Sequence[int]
 ) -> Residuals:
-    request = json.dumps({"name": name, "seeds": list(seeds)}).encode()
-    try:
-        made = runner.run(task, published, lock.encode(), request, deadline_s=DEADLINE_S)
-    except TaskRaised:
-        raise
-    except RunnerError as error:
-        raise ToolFailed(f"{name}: {error}") from error
-    rows: Residuals = json.loads(unwrap(made))
+    rows: Residuals = json.loads(_asked(runner, task, published, lock.encode(), _request(name, seeds)))
     return rows
 
 
-def _has_weights(runner: Runner, published: bytes) -> bool:
+def _request(name: str, seeds: Sequence[int]) -> bytes:
+    return json.dumps({"name": name, "seeds": list(seeds)}).encode()
+
+
+def _asked(runner: Runner, task: Task, *parts: bytes) -> str:
     try:
-        return bool(unwrap(runner.run(has_weights, published, deadline_s=DEADLINE_S)))
+        return unwrap(runner.run(task, *parts, deadline_s=DEADLINE_S)).decode()
+    except TaskRaised:
+        raise
     except RunnerError as error:
-        raise ToolFailed(f"reading the model: {error}") from error
+        raise ToolFailed(f"{task.__name__.replace('_', ' ')}: {error}") from error

@@ -15,11 +15,10 @@ import numpy as np
 
 from proofhold.compile.native import refusals_as_data
 from proofhold.compile.replay.calibration.cheats import CHEATS, can_be_made
-from proofhold.compile.replay.calibration.runtimes import Run, open_session, run_all
+from proofhold.compile.replay.calibration.runtimes import Feed, Run, open_session, run_all
 from proofhold.compile.replay.pin import draw
 from proofhold.locks import ReplayLock
-from proofhold.payload import Tensor
-from proofhold.replay.compare import relative_l2
+from proofhold.replay.compare import residual
 from proofhold.replay.surgery import Port, expose, extract, parse
 
 VERIFIERS_RUNTIME = "onnxruntime/ORT_ENABLE_ALL/1"
@@ -49,14 +48,26 @@ def measure_cheat(published: bytes, lock: bytes, request: bytes) -> bytes:
 
 
 @refusals_as_data
+def measure_norms(published: bytes, lock: bytes, request: bytes) -> bytes:
+    """Measure the root mean square of each cut's and each output's norm; gives JSON, name to number.
+
+    `request` is JSON: `seeds` of the inputs.
+    """
+    pinned, seeds = ReplayLock.decode(lock), json.loads(request)["seeds"]
+    runs = run_all(VERIFIERS_RUNTIME, _exposed(published, pinned), [_feed(pinned, seed) for seed in seeds])
+    names = [name for segment in pinned.segments for name in segment.outputs]
+    squares = {name: [np.square(run[name].astype(np.float64)).sum() for run in runs] for name in names}
+    return json.dumps({name: float(np.sqrt(np.mean(each))) for name, each in squares.items()}).encode()
+
+
+@refusals_as_data
 def has_weights(published: bytes) -> bytes:
     """Tell whether substitutes can be made of a model: ``yes`` or nothing."""
     return b"yes" if can_be_made(published) else b""
 
 
 def _measured(published: bytes, served: bytes, lock: ReplayLock, runtime: str, seeds: Sequence[int]) -> bytes:
-    inputs = [draw(lock.inputs, seed) for seed in seeds]
-    feeds = [{tensor.name: tensor.numpy() for tensor in drawn} for drawn in inputs]
+    feeds = [_feed(lock, seed) for seed in seeds]
     cuts = {boundary.name for boundary in lock.boundaries}
     given = {value.name for value in parse(served).graph.output}
     exposed = served if cuts <= given and cuts else _exposed(served, lock)
@@ -69,16 +80,20 @@ def _measured(published: bytes, served: bytes, lock: ReplayLock, runtime: str, s
         row = []
         for segment, rerun in zip(lock.segments, segments, strict=True):
             redone = rerun({name: committed[name] for name in segment.inputs})
-            row.append(_worst(segment.outputs, committed, redone))
-        rows.append([*row, _worst(outputs, run, whole(feed))])
+            row.append(_worst(lock, segment.outputs, committed, redone))
+        rows.append([*row, _worst(lock, outputs, run, whole(feed))])
     # JSON has no infinity; a residual of 10 and one of infinity say the same.
     return json.dumps([[min(value, 1e9) for value in row] for row in rows]).encode()
 
 
-def _worst(names: Sequence[str], claimed: Mapping[str, Any], ours: Mapping[str, Any]) -> float:
-    return max(
-        relative_l2(Tensor.of(n, np.asarray(claimed[n])), Tensor.of(n, np.asarray(ours[n]))) for n in names
-    )
+def _feed(lock: ReplayLock, seed: int) -> Feed:
+    return {tensor.name: tensor.numpy() for tensor in draw(lock.inputs, seed)}
+
+
+def _worst(
+    lock: ReplayLock, names: Sequence[str], claimed: Mapping[str, Any], ours: Mapping[str, Any]
+) -> float:
+    return max(residual(np.asarray(claimed[n]), np.asarray(ours[n]), lock.norms.get(n, 0.0)) for n in names)
 
 
 def _ports(lock: ReplayLock, names: Sequence[str]) -> list[Port]:

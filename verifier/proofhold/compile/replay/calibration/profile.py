@@ -8,7 +8,7 @@ honest too, and a tolerance is twice the largest residual.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from proofhold import canonical
@@ -53,6 +53,10 @@ class Profile:
     cheats: Mapping[str, Residuals]
     failed: tuple[str, ...] = ()
     """Runtimes that cannot run this model, and substitutes that cannot be made of it."""
+    mistaken: Mapping[str, str] = field(default_factory=dict)
+    """Runtimes that give what no honest run of this model gives, and at which operator."""
+    norms: Mapping[str, float] = field(default_factory=dict)
+    """What the norm of each cut and output usually is; the residuals were measured with them."""
 
     @property
     def honest_max(self) -> float:
@@ -86,8 +90,13 @@ class Profile:
     def pinned(self, lock: ReplayLock) -> ReplayLock:
         """Put the tolerances into a lock."""
         *each, whole = self.tolerances
+        norms = self.norms
         segments = tuple(
-            replace(segment, relative_l2=tolerance)
+            replace(
+                segment,
+                relative_l2=tolerance,
+                norms=tuple(norms[name] for name in segment.outputs) if norms else (),
+            )
             for segment, tolerance in zip(lock.segments, each, strict=True)
         )
         return replace(lock, contract=self.contract, relative_l2=whole, segments=segments)
@@ -110,6 +119,7 @@ class Profile:
                     name: [[_short(v) for v in row] for row in rows] for name, rows in self.honest.items()
                 },
                 "honest_margin": _short(self.honest_margin),
+                "mistaken": dict(self.mistaken),
                 "model": self.model,
                 "not_told_apart": list(self.not_told_apart),
                 "tolerances": list(self.tolerances),
@@ -125,8 +135,9 @@ def draw_profile(
     cheats: Mapping[str, Residuals],
     *,
     failed: tuple[str, ...] = (),
+    mistaken: Mapping[str, str] = {},
 ) -> Profile:
-    """Draw the tolerances.
+    """Draw the tolerances from residuals that were measured with a lock's norms.
 
     Raises:
         CompileError: ``compile.tolerance``: no tolerance lies far enough from both sides.
@@ -148,6 +159,8 @@ def draw_profile(
         honest=honest,
         cheats=cheats,
         failed=failed,
+        mistaken=mistaken,
+        norms=lock.norms,
     )
     if contract is Contract.FLOAT32:
         for name in MUST_BE_TOLD_APART:

@@ -44,9 +44,10 @@ def render(profile: Profile, name: str) -> str:
         f"{profile.honest_max:.2g}; every tolerance lies at least {profile.honest_margin:.1f} times above "
         f"those of its segment. {words}</p>"
         f"<h2>Residuals</h2><p>Each dot is one segment of one input, run again from what was committed to: "
-        f"‖committed − recomputed‖ ⁄ ‖recomputed‖. The band is where the tolerances lie.</p>{_plot(profile)}"
+        f"‖committed − recomputed‖ ⁄ ‖recomputed‖, or ⁄ what that norm usually is where it is less. The band "
+        f"is where the tolerances lie.</p>{_plot(profile)}"
         f"<h2>Substitutes</h2>{_cheats(profile)}<h2>Tolerances</h2>{_tolerances(profile)}"
-        f"<p>Model <code>{profile.model}</code></p></html>\n"
+        f"{_mistaken(profile)}<p>Model <code>{profile.model}</code></p></html>\n"
     )
 
 
@@ -121,6 +122,13 @@ def _tolerances(profile: Profile) -> str:
         for name, tolerance, honest in zip(names, profile.tolerances, largest, strict=True)
     ]
     return f"<table><tr><th>of<th>tolerance<th>largest honest residual{''.join(lines)}</table>"
+
+
+def _mistaken(profile: Profile) -> str:
+    return "".join(
+        f"<p>{html.escape(name)} was left out, since it makes a mistake: {html.escape(mistake)}.</p>"
+        for name, mistake in profile.mistaken.items()
+    )
 
 
 __all__ = ["REPORT_FILE_NAME", "render"]
