@@ -24,7 +24,7 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.locks import Contract, ReplayLock
 from proofhold.replay.compare import residual
 from proofhold.runner import InlineRunner, ProcessRunner
-from replay_models import MODELS, Graph, pinned
+from replay_models import MODELS, OTHERS, Graph, pinned
 
 LOCK = pinned("chain").lock
 COLUMNS = len(LOCK.segments) + 1
@@ -81,7 +81,7 @@ def test_the_report_draws_every_residual_and_fetches_nothing(measured: Profile) 
 
 def test_what_a_sigmoid_leaves_is_measured_by_what_it_usually_is() -> None:
     """The ten-thousandth that is left carries the rounding of the numbers that it was made of."""
-    model, lock, runner = MODELS["saturated"](), pinned("saturated").lock, InlineRunner()
+    model, lock, runner = OTHERS["saturated"](), pinned("saturated").lock, InlineRunner()
     profile = calibrate(model, lock, runner=runner, inputs=3)
     pinned_lock = profile.pinned(lock)
     [usual] = [pinned_lock.norms[spec.name] for spec in lock.outputs]
@@ -109,7 +109,7 @@ def test_a_lock_has_a_norm_of_every_output_or_none() -> None:
 
 def test_a_runtime_that_makes_a_mistake_is_no_honest_run() -> None:
     """onnx's reference normalises by the batch's own mean here, which opset 9 has for training alone."""
-    model, lock = MODELS["normalised"](), pinned("normalised").lock
+    model, lock = OTHERS["normalised"](), pinned("normalised").lock
     profile = calibrate(model, lock, runner=InlineRunner(), inputs=2)
     assert profile.mistaken.keys() == {"onnx-reference"}
     assert "BatchNormalization: normalised is" in profile.mistaken["onnx-reference"]

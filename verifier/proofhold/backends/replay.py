@@ -25,7 +25,7 @@ its run is checked by random projection, and everything else is run again (PROTO
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proofhold.canonical import Digest
 from proofhold.catalogue import Entry
@@ -78,6 +78,7 @@ class ReplayBackend:
     runner: Runner
     deadline_s: float = RUN_DEADLINE_S
     kind: str = KIND
+    _rerunners: dict[Digest, tuple[Entry, Rerunner]] = field(default_factory=dict, repr=False, compare=False)
 
     def accepts(self, payload: Payload) -> bool:
         """Tell whether this kind can speak of such a payload: tensors only."""
@@ -141,6 +142,14 @@ class ReplayBackend:
             return _unclear("replay.run_failed", "the model gave no tensors", Fault.VERIFIER, NeedKind.RETRY)
         found = compared(lock, claimed.items, recomputed.items)
         return _judge(found, lock.relative_l2, "the model", facts)
+
+    def _rerunner(self, entry: Entry, lock: ReplayLock) -> Rerunner:
+        """Keep what asks for segments of a model: it is the same with every check."""
+        known = self._rerunners.get(lock.digest)
+        if known is None or known[0] is not entry:
+            known = entry, Rerunner(entry, self.runner, deadline_s=self.deadline_s)
+            self._rerunners[lock.digest] = known
+        return known[1]
 
     def _check_products(
         self,
@@ -207,7 +216,7 @@ class ReplayBackend:
             text = "the provider committed to a run of another form than the model's"
             reason = Reason("replay.trace_form", text, Fault.PROVIDER, found.objection[:200])
             return Refuted(KIND, (reason,))
-        rerunner = Rerunner(entry, self.runner, deadline_s=self.deadline_s)
+        rerunner = self._rerunner(entry, lock)
         told = facts | {"segment": f"{segment} of {len(lock.segments)}", "trace_root": root}
         tolerance = lock.segments[segment].relative_l2
         return _judge(distances(rerunner, segment, found.tensors), tolerance, f"segment {segment}", told)

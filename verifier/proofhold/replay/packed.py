@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from proofhold import canonical
 from proofhold.canonical import Json
@@ -15,14 +16,20 @@ from proofhold.errors import Malformed
 from proofhold.payload import ITEM_BYTES, MAX_NAME_CHARS, MAX_PAYLOAD_BYTES, MAX_RANK, Tensor
 from proofhold.records import Record
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MAX_HEADER_BYTES = 2**20
 MAX_PACKED = 1024
 LENGTH_BYTES = 8
 
 
 def pack(header: Json, tensors: Iterable[Tensor]) -> bytes:
-    """Write a header, which must describe the tensors (`describe`), and their bytes."""
-    encoded = canonical.encode(header)
+    """Write a header, which must describe the tensors (`describe`), and their bytes.
+
+    The header holds strings, integers and null, under names that the caller knows.
+    """
+    encoded = canonical.encode_plain(header)
     return b"".join((len(encoded).to_bytes(LENGTH_BYTES, "big"), encoded, *(t.data for t in tensors)))
 
 
@@ -58,6 +65,12 @@ class PackedReader:
             Misuse: its description is of no tensor that a payload can hold.
 
         """
+        name, dtype, shape, end = self._next(described)
+        tensor = Tensor(name, dtype, shape, self._data[self._at : end])
+        self._at = end
+        return tensor
+
+    def _next(self, described: Record) -> tuple[str, str, tuple[int, ...], int]:
         name = described.text("name", max_chars=MAX_NAME_CHARS)
         dtype = described.text("dtype", max_chars=16)
         sizes = described.items("shape", max_items=MAX_RANK)
@@ -67,9 +80,17 @@ class PackedReader:
         end = self._at + math.prod(sizes) * ITEM_BYTES[dtype]
         if end > len(self._data):
             raise self._truncated(end)
-        tensor = Tensor(name, dtype, tuple(sizes), self._data[self._at : end])
+        return name, dtype, tuple(sizes), end
+
+    def array(self, described: Record) -> tuple[str, NDArray[Any]]:
+        """Take the next tensor's bytes as an array that lies in them; as `tensor`, without a copy."""
+        import numpy as np
+
+        name, dtype, shape, end = self._next(described)
+        little = np.dtype(dtype).newbyteorder("<")
+        values = np.frombuffer(self._data, little, math.prod(shape), self._at).reshape(shape)
         self._at = end
-        return tensor
+        return name, values
 
     def close(self) -> None:
         """Refuse whatever is left over, in the header or behind the last tensor."""
@@ -84,6 +105,15 @@ class PackedReader:
 def pack_tensors(tensors: Sequence[Tensor]) -> bytes:
     """Write tensors alone: how they go to a worker and come back."""
     return pack({"tensors": [describe(tensor) for tensor in tensors]}, tensors)
+
+
+def unpack_arrays(data: bytes, *, max_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read what `pack_tensors` wrote, by name, as read-only arrays that lie in `data`; else as below."""
+    reader = PackedReader(data, max_bytes=max_bytes, what="tensors")
+    described = reader.record.records("tensors", max_items=MAX_PACKED)
+    arrays = dict(reader.array(item) for item in described)
+    reader.close()
+    return arrays
 
 
 def unpack_tensors(data: bytes, *, max_bytes: int) -> tuple[Tensor, ...]:

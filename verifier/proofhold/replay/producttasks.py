@@ -13,7 +13,7 @@ from proofhold.payload import MAX_PAYLOAD_BYTES, Tensor
 from proofhold.replay.compare import residual
 from proofhold.replay.packed import pack_tensors, unpack_tensors
 from proofhold.replay.products import Product, discrepancy, find_products
-from proofhold.replay.rerun import MAX_RUN_BYTES, Rerunner, open_session, read_model
+from proofhold.replay.rerun import MAX_RUN_BYTES, Rerunner, encode_request, open_session, read_model
 
 if TYPE_CHECKING:
     import onnx
@@ -32,12 +32,14 @@ class ProductRunner(Rerunner):
 
     def products(self) -> list[list[Any]]:
         """List name, dtype and shape of every product's result, in order; raises as `segment` does."""
-        found: list[list[Any]] = json.loads(self.run_task(list_products, self._asked(), ()))
+        found: list[list[Any]] = json.loads(self.run_task(list_products, encode_request(self._asked()), ()))
         return found
 
     def results(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the model for the results of all its products; raises as `segment` does."""
-        return unpack_tensors(self.run_task(run_products, self._asked(), inputs), max_bytes=MAX_RUN_BYTES)
+        return unpack_tensors(
+            self.run_task(run_products, encode_request(self._asked()), inputs), max_bytes=MAX_RUN_BYTES
+        )
 
     def check(
         self, seed: Digest, inputs: Sequence[Tensor], results: Sequence[Tensor], outputs: Sequence[Tensor]
@@ -49,7 +51,9 @@ class ProductRunner(Rerunner):
         # An output may be a product's own result, so the claimed ones travel under names of their own.
         claimed = [Tensor(CLAIMED + t.name, t.dtype, t.shape, t.data) for t in outputs]
         request = self._asked() | {"seed": seed}
-        given = json.loads(self.run_task(check_products, request, [*inputs, *results, *claimed]))
+        given = json.loads(
+            self.run_task(check_products, encode_request(request), [*inputs, *results, *claimed])
+        )
         return {name: math.inf if value is None else float(value) for name, value in given.items()}
 
     def _asked(self) -> dict[str, Any]:

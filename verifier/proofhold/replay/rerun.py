@@ -21,7 +21,14 @@ from proofhold.errors import Misuse
 from proofhold.locks import ReplayLock, Segment
 from proofhold.payload import Tensor
 from proofhold.replay.compare import residual
-from proofhold.replay.packed import PackedReader, describe, pack, pack_tensors, unpack_tensors
+from proofhold.replay.packed import (
+    PackedReader,
+    describe,
+    pack,
+    pack_tensors,
+    unpack_arrays,
+    unpack_tensors,
+)
 from proofhold.replay.trace import MAX_LEAVES, Trace, TraceHasher, read_hashes
 from proofhold.runner import DEFAULT_DEADLINE_S, Runner
 
@@ -60,6 +67,7 @@ class Rerunner:
             str(entry.source.resolve()).encode() if isinstance(entry.source, Path) else entry.source
         )
         self.request = {"is_path": is_path, "model": entry.model, "ports": ports(self.lock)}
+        self._asked_of: dict[int, bytes] = {}
 
     def segment(self, index: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run one segment on the tensors that it takes, in its order.
@@ -86,14 +94,18 @@ class Rerunner:
         # JSON has no infinity, which is what cannot be compared.
         return {name: math.inf if value is None else float(value) for name, value in given.items()}
 
-    def _segment_request(self, index: int) -> dict[str, Any]:
-        segment = self.lock.segments[index]
-        return self.request | {
-            "inputs": list(segment.inputs),
-            "outputs": list(segment.outputs),
-            "segment": segment.model,
-            "norms": self.lock.norms,
-        }
+    def _segment_request(self, index: int) -> bytes:
+        if index not in self._asked_of:
+            segment, forms = self.lock.segments[index], ports(self.lock)
+            request = {
+                "inputs": list(segment.inputs),
+                "norms": {name: self.lock.norms.get(name, 0.0) for name in segment.outputs},
+                "outputs": list(segment.outputs),
+                "ports": {name: forms[name] for name in (*segment.inputs, *segment.outputs)},
+                "segment": segment.model,
+            }
+            self._asked_of[index] = encode_request(self.request | request)
+        return self._asked_of[index]
 
     def traced(self, nonce: bytes, inputs: Sequence[Tensor], *, wanted: Sequence[str] = ()) -> Traced:
         """Run the whole model once and hash what crosses the cuts; raises as `segment` does.
@@ -104,24 +116,30 @@ class Rerunner:
         cuts = [boundary.name for boundary in self.lock.boundaries]
         request = self.request | {"cuts": cuts, "nonce": nonce.hex(), "wanted": list(wanted)}
         reader = PackedReader(
-            self.run_task(run_traced, request, inputs), max_bytes=MAX_RUN_BYTES, what="tensors"
+            self.run_task(run_traced, encode_request(request), inputs),
+            max_bytes=MAX_RUN_BYTES,
+            what="tensors",
         )
         leaves = read_hashes(reader.record, "leaves", max_items=MAX_LEAVES)
         tensors = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
         reader.close()
         return Traced(tensors[len(wanted) :], tensors[: len(wanted)], Trace(TraceHasher(nonce), leaves))
 
-    def run_task(self, task: Any, request: Mapping[str, Any], tensors: Sequence[Tensor]) -> bytes:
+    def run_task(self, task: Any, request: bytes, tensors: Sequence[Tensor]) -> bytes:
         """Run a task of this package: its request, where the model lies, and tensors.
 
         Raises:
             RunnerError: no result.
 
         """
-        encoded = json.dumps(request).encode()
         return self._runner.run(
-            task, encoded, self._source, pack_tensors(tensors), deadline_s=self._deadline_s
+            task, request, self._source, pack_tensors(tensors), deadline_s=self._deadline_s
         )
+
+
+def encode_request(request: Mapping[str, Any]) -> bytes:
+    """Write what a task is asked for."""
+    return json.dumps(request).encode()
 
 
 def ports(lock: ReplayLock) -> dict[str, list[Any]]:
@@ -157,12 +175,12 @@ def compare_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
 
     """
     asked = json.loads(request)
-    given = {t.name: t.numpy() for t in unpack_tensors(tensors, max_bytes=MAX_RUN_BYTES)}
+    given = unpack_arrays(tensors, max_bytes=MAX_RUN_BYTES)
     session = _segment_session(asked, source)
     values = session.run(asked["outputs"], {name: given[name] for name in asked["inputs"]})
     norms = asked["norms"]
     found = {
-        name: residual(given[name], value, norms.get(name, 0.0))
+        name: residual(given[name], value, norms[name])
         for name, value in zip(asked["outputs"], values, strict=True)
     }
     return json.dumps(
