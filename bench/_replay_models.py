@@ -37,7 +37,7 @@ class Model:
     inputs: Callable[[int], dict[str, tuple[float, float, tuple[int, ...]]]]
     batches: tuple[int, ...] = (1, 8)
     tuned: bool = True
-    tried: int = 100
+    tried: int = 200
     """How many inputs its checks are tried on: fewer where a run takes long."""
 
 
@@ -223,15 +223,15 @@ def _export(model: Any, inputs: dict[str, Any], outputs: list[str], path: Path) 
 
 
 MODELS = (
-    Model("resnet18", "CNN", resnet18, lambda n: {"pixels": (-2.0, 2.0, (n, 3, 224, 224))}, tried=4),
+    Model("resnet18", "CNN", resnet18, lambda n: {"pixels": (-2.0, 2.0, (n, 3, 224, 224))}, tried=30),
     Model(
         "minilm",
         "transformer encoder",
         minilm,
         lambda n: {"input_ids": (0, 30521, (n, TOKENS)), "attention_mask": (1, 1, (n, TOKENS))},
-        tried=5,
+        tried=40,
     ),
-    Model("mlp", "MLP", mlp, lambda n: {"x": (-1.0, 1.0, (n, 2048))}, tried=45),
+    Model("mlp", "MLP", mlp, lambda n: {"x": (-1.0, 1.0, (n, 2048))}, tried=80),
     Model("trees", "tree ensemble", trees, lambda n: {"x": (-1.0, 1.0, (n, 32))}),
     Model(
         "silero_vad",
@@ -250,7 +250,7 @@ MODELS = (
         _packaged("captcha-whisperer==0.1.0"),
         lambda n: {"image": (-1.0, 1.0, (n, 3, 60, 160))},
         tuned=False,
-        tried=10,
+        tried=60,
     ),
     Model(
         "ocr_recognition",
@@ -258,6 +258,6 @@ MODELS = (
         _packaged("rapidocr-onnxruntime==1.4.4"),
         lambda n: {"x": (-1.0, 1.0, (n, 3, 48, 160))},
         tuned=False,
-        tried=30,
+        tried=50,
     ),
 )
