@@ -13,9 +13,9 @@ import pytest
 
 from escrow_builders import PRICE, START, USDC, Scene, digest_of, refused
 from proofhold.errors import Misuse
-from proofhold.escrow import Applied, EscrowFailure, Refused, Ruled, Ruling
+from proofhold.escrow import Applied, EscrowFailure, HoldRecord, Refused, Ruled, Ruling
 from proofhold.escrow.database import SqliteDatabase
-from proofhold.escrow.driver import Transaction
+from proofhold.escrow.driver import Joint, Transaction
 from proofhold.escrow.writer import GroupWriter, Task
 from stores import SqliteStore, Store
 
@@ -117,6 +117,61 @@ def test_a_commit_has_room_for_many_and_each_stands_alone(folder: Path) -> None:
     assert scene.amount("party1") == 5
     assert scene.amount("party2") == 0
     assert scene.escrow.audit() == ()
+    scene.escrow.close()
+
+
+def test_rulings_of_many_callers_are_carried_out_together_and_each_stands_alone(folder: Path) -> None:
+    scene = Scene.create(folder)
+    holds = [scene.claimed() if number % 2 else scene.fund() for number in range(CALLERS)]
+    barrier = threading.Barrier(CALLERS)
+
+    def rule(hold: HoldRecord) -> str:
+        barrier.wait()
+        try:
+            return str(scene.apply(hold, Ruling.RELEASE).state)
+        except Refused as refusal:
+            return refusal.code
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        said = list(pool.map(rule, holds))
+    assert said == ["escrow.not_claimed", "releasing"] * (CALLERS // 2)
+    assert scene.escrow.audit() == ()
+    scene.escrow.close()
+
+
+def test_what_is_done_together_is_done_one_by_one_where_that_trips(folder: Path) -> None:
+    """A failure that is no refusal is of one operation all the same."""
+    scene = Scene.create(folder)
+    database = scene.escrow._database
+    rounds: list[int] = []
+
+    def together(tx: Transaction, names: Sequence[str]) -> list[str | Refused]:
+        rounds.append(len(names))
+        for name in names:
+            tx.execute("INSERT INTO operator (key) VALUES (?)", (name,))
+        if "bad" in names:
+            raise EscrowFailure("escrow.database", "on purpose")
+        return [Refused("no", "not this one") if name == "refused" else name for name in names]
+
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold_up(_: Transaction) -> None:
+        started.set()
+        assert go_on.wait(10)
+
+    database.submit(hold_up)
+    assert started.wait(10)
+    futures = {name: database.submit(Joint(together, name)) for name in ("a", "bad", "refused", "b")}
+    go_on.set()
+    assert [futures[name].result(10) for name in ("a", "b")] == ["a", "b"]
+    with pytest.raises(EscrowFailure, match="on purpose"):
+        futures["bad"].result(10)
+    with refused("no"):
+        futures["refused"].result(10)
+    assert rounds == [4, 1, 1, 1, 1]
+    kept = database.read(lambda tx: [row["key"] for row in tx.execute("SELECT key FROM operator")])
+    assert {"a", "b"} <= set(kept)
+    assert not {"bad", "refused"} & set(kept)
     scene.escrow.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -16,6 +17,12 @@ from proofhold import canonical
 from proofhold.errors import Malformed, Misuse
 
 SAFE = 2**53 - 1
+
+
+class Kind(StrEnum):
+    THING = "thing"
+
+
 # A whole float of 2^53 or more is written as an integer that no parser takes back.
 floats = st.floats(-SAFE, SAFE, allow_nan=False)
 json_values = st.recursive(
@@ -128,6 +135,34 @@ awkward = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+@settings(deadline=None, max_examples=300)
+@given(awkward)
+def test_what_is_written_is_the_encoding(value: Any) -> None:
+    """Held against the definition: the same bytes, or refused as it refuses."""
+    try:
+        expected = rfc8785.dumps(value)
+    except rfc8785.CanonicalizationError:
+        with pytest.raises(Misuse):
+            canonical.encode(value)
+    else:
+        assert canonical.encode(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(1, 2), {"a": (1, {"b": ()})}, {"b": True, "a": 1.0}, Kind.THING, {Kind.THING: Kind.THING}, -0.0],
+)
+def test_what_python_knows_by_other_types_is_written_alike(value: Any) -> None:
+    assert canonical.encode(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {None: 1}, {True: 1}, {1.5: 1}, {"a": {1: "b"}}, {1: 1, "1": 1}])
+def test_a_key_that_is_no_string_is_misuse(value: Any) -> None:
+    """The standard library's encoder would make one of it."""
+    with pytest.raises(Misuse):
+        canonical.encode(value)
 
 
 @settings(deadline=None, max_examples=300)

@@ -9,9 +9,9 @@ locks are taken is the same for all: holds by their digests, names, then account
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from proofhold.escrow.driver import Transaction, Value, Values
 from proofhold.escrow.refusals import EscrowFailure, Refused
@@ -22,6 +22,16 @@ Record: TypeAlias = dict[str, Any]
 
 _BY_HAND = frozenset({ACCOUNT, TRANSFER, ENTRY, TRANSITION, OUTBOX})
 """Tables whose rows get numbers first: `flush` writes them by itself."""
+
+
+_Step: TypeAlias = tuple[Any, Any, Any]
+"""How to take a change back: in which container, under which key, and what was there before."""
+_LAST: Final = object()
+"""In place of a key: the container is a list, and grew by one."""
+_WHOLE: Final = object()
+"""In place of a key: the container is a record, of which several columns changed."""
+_NOTHING: Final = object()
+"""In place of what was there before."""
 
 
 @dataclass(slots=True)
@@ -54,7 +64,8 @@ class Books:
         self._deltas: dict[Values, int] = {}
         self._log: list[Record] = []
         self._names: set[str] = set()
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[_Step] | None = None
+        """What the innermost attempt would take back. Outside of one, what fails ends the transaction."""
         self.logged: list[Record] = []
         """Every move that was logged, oldest first."""
 
@@ -84,7 +95,7 @@ class Books:
         if before is not None:
             raise EscrowFailure("escrow.repeated_row", f"{table.name} {key} is there already")
         added[key] = self._rows[table, key] = record
-        self._undo += (lambda: added.pop(key), lambda: self._rows.__setitem__((table, key), None))
+        self._remember((added, key, _NOTHING), (self._rows, (table, key), None))
         return record
 
     def update(self, table: Table, key: Values, **changes: Value) -> None:
@@ -95,9 +106,9 @@ class Books:
         old, before = record.copy(), self._before.setdefault(table, {})
         if key not in before and key not in self._added.get(table, {}):
             before[key] = old
-            self._undo.append(lambda: before.pop(key))
+            self._remember((before, key, _NOTHING))
         record.update(changes)
-        self._undo.append(lambda: record.update(old))
+        self._remember((record, _WHOLE, old))
 
     def remove(self, table: Table, *key: Value) -> None:
         """Remove a row, if it is there."""
@@ -106,7 +117,7 @@ class Books:
             return
         removed.append(key)
         self._rows[table, key] = None
-        self._undo += (removed.pop, lambda: self._rows.__setitem__((table, key), record))
+        self._remember((removed, _LAST, None), (self._rows, (table, key), record))
 
     def balance(self, *account: str) -> int:
         """Give what an account holds: kind, owner, currency. 0 if it was never used."""
@@ -117,16 +128,18 @@ class Books:
         """Write a transfer under a key that is free: what each account gets, in sum nothing."""
         self._postings.append(_Posting(key, at, entries))
         self._rows[TRANSFER, (key,)] = {"id": None, "key": key, "at": at}
-        self._undo += (self._postings.pop, lambda: self._rows.__setitem__((TRANSFER, (key,)), None))
+        self._remember((self._postings, _LAST, None), (self._rows, (TRANSFER, (key,)), None))
         for account, amount in entries:
-            self._add(account, amount)
+            before = self._deltas.get(account, 0)
+            self._deltas[account] = before + amount
+            self._remember((self._deltas, account, before))
 
     def log(self, *values: Value) -> None:
         """Write down a move: hold, seq, subject, source, event, target, at, cause."""
         record = dict(zip(TRANSITION.columns, (None, *values), strict=True))
         self._log.append(record)
         self.logged.append(record)
-        self._undo += (self._log.pop, self.logged.pop)
+        self._remember((self._log, _LAST, None), (self.logged, _LAST, None))
 
     def lock(self, *names: str) -> None:
         """Keep other transactions that ask for one of these names out until this one ends."""
@@ -137,15 +150,26 @@ class Books:
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
         """Run a block of which, if it raises, nothing will be written."""
-        outer, self._undo = self._undo, []
+        steps: list[_Step] = []
+        outer, self._undo = self._undo, steps
         try:
             yield
         except BaseException:
-            for undo in reversed(self._undo):
-                undo()
-            self._undo = outer
+            for where, key, before in reversed(steps):
+                if key is _LAST:
+                    where.pop()
+                elif key is _WHOLE:
+                    where.update(before)
+                elif before is _NOTHING:
+                    del where[key]
+                else:
+                    where[key] = before
             raise
-        self._undo = outer + self._undo
+        else:
+            if outer is not None:
+                outer += steps
+        finally:
+            self._undo = outer
 
     def flush(self) -> Transaction:
         """Write what was gathered, and give the transaction, in which statements of any kind now see it."""
@@ -155,13 +179,14 @@ class Books:
         self._write_log()
         self._write_changes()
         self._write_postings()
-        self._added, self._before, self._removed, self._undo = {}, {}, {}, []
+        self._added, self._before, self._removed = {}, {}, {}
+        if self._undo is not None:
+            self._undo.clear()  # it is in the transaction now
         return self.tx
 
-    def _add(self, account: Values, amount: int) -> None:
-        before = self._deltas.get(account, 0)
-        self._deltas[account] = before + amount
-        self._undo.append(lambda: self._deltas.__setitem__(account, before))
+    def _remember(self, *steps: _Step) -> None:
+        if self._undo is not None:
+            self._undo += steps
 
     def _number_accounts(self) -> dict[Values, int]:
         """Find the numbers of all accounts that get something, and make those that are new."""

@@ -10,16 +10,17 @@ import contextlib
 import os
 import queue
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from proofhold.errors import Misuse
 from proofhold.escrow.driver import (
     BUSY_TIMEOUT_S,
     Dialect,
+    Joint,
     Migration,
     Operation,
     Row,
@@ -41,6 +42,11 @@ LEAST_SQLITE = (3, 37, 0)
 """The first version with STRICT tables, which hold integers to being integers."""
 MAX_READERS = 8
 """How many idle read connections are kept."""
+KEYS_AT_ONCE = (1, 8, 64)
+"""How many rows one statement reads by their keys: the smallest that does, so that few are prepared."""
+CACHE_KIB = 64 * 1024
+"""The writer's page cache. A commit of many settlements touches more pages than SQLite's 2 MiB hold, and
+would write some of them twice."""
 
 
 class SqliteTransaction:
@@ -59,20 +65,18 @@ class SqliteTransaction:
     def select_many(self, table: Table, keys: Sequence[Values], *, lock: bool) -> list[Row]:
         """Read rows by key. Nobody else writes meanwhile, so nothing is to be locked."""
         del lock
-        sql, found = _select(table), []
-        for key in sorted(keys, key=str):
-            row = self.connection.execute(sql, key).fetchone()
-            if row is not None:
-                found.append(row)
+        found: list[Row] = []
+        size = next((size for size in KEYS_AT_ONCE if size >= len(keys)), KEYS_AT_ONCE[-1])
+        sql, width = _select_many(table, size), size * len(table.key)
+        for first in range(0, len(keys), size):
+            values = [value for key in keys[first : first + size] for value in key]
+            values += [None] * (width - len(values))  # which equals nothing
+            found += self.connection.execute(sql, values).fetchall()
         return found
 
     def insert_many(self, table: Table, rows: Sequence[Values], *, once: bool = False) -> None:
         """Write rows."""
-        marks = ", ".join("?" * len(table.columns))
-        conflict = f" ON CONFLICT ({', '.join(table.key)}) DO NOTHING" if once else ""
-        columns = ", ".join(f'"{name}"' for name in table.columns)
-        sql = f"INSERT INTO {table.name} ({columns}) VALUES ({marks}){conflict}"  # noqa: S608
-        self.connection.executemany(sql, rows)
+        self.connection.executemany(_insert(table, once=once), rows)
 
     def update_many(self, table: Table, rows: Sequence[Values]) -> int:
         """Change rows, and give how many were as they were."""
@@ -164,8 +168,15 @@ class SqliteDatabase:
         with _translated():
             connection.execute("BEGIN IMMEDIATE")
             try:
+                joint: dict[Callable[..., Sequence[Any]], list[tuple[Task, Any]]] = {}
                 for task in tasks:
-                    self._attempt(task)
+                    if isinstance(task.operation, Joint):
+                        same = joint.setdefault(task.operation.together, [])
+                        same.append((task, task.operation.argument))
+                    else:
+                        self._attempt(task)
+                for together, same in joint.items():
+                    self._attempt_all(together, same)
                 connection.execute("COMMIT")
             except BaseException:
                 # Also after a COMMIT that failed: what was not acknowledged must not become durable later.
@@ -185,6 +196,26 @@ class SqliteDatabase:
             connection.execute("ROLLBACK TO task")
             task.error = error
         connection.execute("RELEASE task")
+
+    def _attempt_all(self, together: Callable[..., Sequence[Any]], tasks: Sequence[tuple[Task, Any]]) -> None:
+        """Do operations of one kind together, or one by one, should that raise."""
+        connection = self._connection
+        connection.execute("SAVEPOINT tasks")
+        try:
+            outcomes = together(SqliteTransaction(connection), [argument for _, argument in tasks])
+        except BaseException:
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO tasks")
+            for task, _ in tasks:
+                self._attempt(task)
+        else:
+            for (task, _), outcome in zip(tasks, outcomes, strict=True):
+                if isinstance(outcome, Refused):
+                    task.error = outcome
+                else:
+                    task.result = outcome
+        connection.execute("RELEASE tasks")
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -219,6 +250,7 @@ class SqliteDatabase:
                 raise EscrowFailure("escrow.not_an_escrow", "the file is not an escrow's database")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             connection.execute("PRAGMA trusted_schema = OFF")
             # Off while migrating, which may build a table anew that others refer to; checked at its end.
             connection.execute("PRAGMA foreign_keys = OFF")
@@ -259,10 +291,22 @@ def statements(migration: Migration) -> Iterator[str]:
 
 
 @lru_cache
-def _select(table: Table) -> str:
-    where = " AND ".join(f'"{name}" = ?' for name in table.key)
+def _select_many(table: Table, count: int) -> str:
+    names = [f"k{i}" for i, _ in enumerate(table.key)]
+    mark = f"({', '.join('?' * len(names))})"
+    given = f"given ({', '.join(names)}) AS (VALUES {', '.join([mark] * count)})"
+    columns = ", ".join(f't."{name}"' for name in table.columns)
+    where = " AND ".join(f't."{name}" = {k}' for name, k in zip(table.key, names, strict=True))
+    # CROSS JOIN: the keys are gone through, each is looked up; the planner is not to turn that round.
+    return f"WITH {given} SELECT {columns} FROM given CROSS JOIN {table.name} AS t ON {where}"  # noqa: S608
+
+
+@lru_cache
+def _insert(table: Table, *, once: bool) -> str:
+    marks = ", ".join("?" * len(table.columns))
+    conflict = f" ON CONFLICT ({', '.join(table.key)}) DO NOTHING" if once else ""
     columns = ", ".join(f'"{name}"' for name in table.columns)
-    return f"SELECT {columns} FROM {table.name} WHERE {where}"  # noqa: S608
+    return f"INSERT INTO {table.name} ({columns}) VALUES ({marks}){conflict}"  # noqa: S608
 
 
 @lru_cache

@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from proofhold.canonical import Digest, file_digest
-from proofhold.escrow.refusals import EscrowFailure
+from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.escrow.tables import Table
 
 T = TypeVar("T")
@@ -114,6 +114,26 @@ class Transaction(Protocol):
 Operation: TypeAlias = Callable[[Transaction], T]
 
 
+@dataclass(frozen=True, slots=True)
+class Joint(Generic[T]):
+    """An operation of which many cost less done together than each by itself, such as a ruling.
+
+    A driver that commits for many callers hands the arguments of all of them over at once.
+    """
+
+    together: Callable[[Transaction, Sequence[Any]], Sequence[T | Refused]]
+    """Gives an outcome for each argument. A refusal in its place is of that one alone, and leaves nothing of
+    it; what is raised undoes all of them, and they are done one by one then."""
+    argument: Any
+
+    def __call__(self, tx: Transaction) -> T:
+        """Do it by itself."""
+        (outcome,) = self.together(tx, (self.argument,))
+        if isinstance(outcome, Refused):
+            raise outcome
+        return outcome
+
+
 class Database(Protocol):
     """One escrow's database. May be used from any thread."""
 
@@ -128,7 +148,10 @@ class Database(Protocol):
         """
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        """Run an operation without waiting for it: for callers in an event loop."""
+        """Run an operation without waiting for it: for callers in an event loop.
+
+        Operations that wait at the same time are done in any order: who needs one waits for its result.
+        """
 
     def read(self, operation: Operation[T]) -> T:
         """Run an operation that only reads, all of it as of one moment, beside whoever writes."""

@@ -5,8 +5,9 @@ Nothing else writes a state. Every move looks its row up in the table of `states
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from proofhold.canonical import Digest
 from proofhold.core import Fault
@@ -36,9 +37,11 @@ _OF_A_CAPTURE = (BondEvent.FREE, BondEvent.FREEZE, BondEvent.PENALISE, BondEvent
 """What one capture asks of the bond; it may have to answer for others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """A capture and its hold's bond as they stand inside of a transaction. Times are unix seconds."""
+class Capture(NamedTuple):
+    """A capture and its hold's bond as they stand inside of a transaction. Times are unix seconds.
+
+    A named tuple: a settlement makes several, and a frozen dataclass takes four times as long to copy.
+    """
 
     hold: Digest
     seq: int
@@ -229,15 +232,16 @@ def move_bond(books: Books, capture: Capture, event: BondEvent, *, now: int) -> 
     books.update(HOLD, (capture.hold,), bond_state=row.target.value, bond_due=due)
     _log_bond(books, capture, capture.bond_state, event, row.target, now=now)
     _pay_bond(books, capture, event, row.target, now=now)
-    return replace(capture, bond_state=row.target, bond_due=due)
+    return capture._replace(bond_state=row.target, bond_due=due)
 
 
 def _blame(books: Books, capture: Capture, *, blamed: bool) -> Capture:
     """Keep count of the captures that the bond is kept for."""
-    if blamed != capture.blamed:
-        books.update(CAPTURE, (capture.hold, capture.seq), blamed=int(blamed))
-        _count(books, capture, blamed=1 if blamed else -1)
-    return replace(capture, blamed=blamed)
+    if blamed == capture.blamed:
+        return capture
+    books.update(CAPTURE, (capture.hold, capture.seq), blamed=int(blamed))
+    _count(books, capture, blamed=1 if blamed else -1)
+    return capture._replace(blamed=blamed)
 
 
 def _count(books: Books, capture: Capture, *, undecided: int = 0, blamed: int = 0) -> None:
@@ -290,33 +294,30 @@ def _pay_bond(books: Books, capture: Capture, event: BondEvent, target: BondStat
 
 
 def _moved(capture: Capture, row: Row, now: int, noted: Noted) -> Capture:
-    moved = replace(
-        capture,
+    verification_due = capture.verification_due if noted.verification_due is None else noted.verification_due
+    return capture._replace(
         state=row.target,
+        due=_due(row.target, capture.job, verification_due, now, noted.lease_s),
+        verification_due=verification_due,
         changed_at=now,
         attempts=capture.attempts + (row.event is Event.LEASE),
         amount=capture.amount if noted.amount is None else noted.amount,
         claimed_at=capture.claimed_at if noted.claimed_at is None else noted.claimed_at,
-        verification_due=(
-            capture.verification_due if noted.verification_due is None else noted.verification_due
-        ),
     )
-    return replace(moved, due=_due(moved, now, noted.lease_s))
 
 
-def _due(capture: Capture, now: int, lease_s: int) -> int | None:
+def _due(state: State, job: Job, verification_due: int | None, now: int, lease_s: int) -> int | None:
     """Give the first second at which the timer of a state just entered fires; None where none runs."""
-    job = capture.job
-    match capture.state:
+    match state:
         case State.FUNDED:
             return _claim_due(job)
         case State.EXPIRED:
             return now
         case State.CLAIMED:
-            return capture.verification_due
+            return verification_due
         case State.VERIFYING:
             lease_end = now + lease_s
-            return lease_end if capture.verification_due is None else min(lease_end, capture.verification_due)
+            return lease_end if verification_due is None else min(lease_end, verification_due)
         case State.ANSWERING:
             return now + job.answer_s
         case State.DISPUTED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from proofhold import sampling
@@ -17,7 +18,7 @@ from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow import disputing, guarding, guards, ledger, moves, queue, reports, timers
 from proofhold.escrow.books import Books
-from proofhold.escrow.driver import Operation, Transaction
+from proofhold.escrow.driver import Joint, Operation, Transaction
 from proofhold.escrow.escrow import (
     MAX_ATTEMPTS,
     MAX_LEASE_S,
@@ -255,14 +256,7 @@ def opened(hold: Digest, seq: int, *, opening: Digest, now: int) -> Operation[Ca
 def apply(ruled: Ruled, *, now: int) -> Operation[Applied]:
     """Carry out one ruling: see `Escrow`."""
     _require_ruling(ruled, now)
-
-    def operation(tx: Transaction) -> Applied:
-        books = Books(tx)
-        applied = _apply(books, ruled, now)
-        books.flush()
-        return applied
-
-    return operation
+    return Joint(_apply_all, (ruled, now))
 
 
 def apply_many(rulings: Sequence[Ruled], *, now: int) -> Operation[tuple[Outcome, ...]]:
@@ -271,21 +265,7 @@ def apply_many(rulings: Sequence[Ruled], *, now: int) -> Operation[tuple[Outcome
         raise Misuse(f"{len(rulings)} rulings at once, expected at most {MAX_RULINGS}")
     for ruled in rulings:
         _require_ruling(ruled, now)
-
-    def operation(tx: Transaction) -> tuple[Outcome, ...]:
-        books = Books(tx)
-        _fetch_for(books, rulings)
-        outcomes: list[Outcome] = []
-        for ruled in rulings:
-            try:
-                with books.attempt():
-                    outcomes.append(_apply(books, ruled, now))
-            except Refused as refusal:
-                outcomes.append(refusal)
-        books.flush()
-        return tuple(outcomes)
-
-    return operation
+    return partial(_apply_all, rulings=[(ruled, now) for ruled in rulings])
 
 
 def resolve(resolution: SignedResolution, *, operators: Iterable[Key], now: int) -> Operation[HoldRecord]:
@@ -427,6 +407,21 @@ def _require_ruling(ruled: Ruled, now: int) -> None:
         raise Misuse(f"receipt digest: got {ruled.receipt_digest[:80]!r}")
     if not 0 < len(ruled.receipt) <= MAX_RECEIPT_BYTES:
         raise Misuse(f"receipt: {len(ruled.receipt)} bytes, expected 1 to {MAX_RECEIPT_BYTES}")
+
+
+def _apply_all(tx: Transaction, rulings: Sequence[tuple[Ruled, int]]) -> tuple[Outcome, ...]:
+    """Carry out rulings, each as of its own time: read for all, decide one by one, write for all."""
+    books = Books(tx)
+    _fetch_for(books, [ruled for ruled, _ in rulings])
+    outcomes: list[Outcome] = []
+    for ruled, now in rulings:
+        try:
+            with books.attempt():
+                outcomes.append(_apply(books, ruled, now))
+        except Refused as refusal:
+            outcomes.append(refusal)
+    books.flush()
+    return tuple(outcomes)
 
 
 def _apply(books: Books, ruled: Ruled, now: int) -> Applied:

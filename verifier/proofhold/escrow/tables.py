@@ -21,9 +21,9 @@ class Kind(StrEnum):
     BYTES = "bytea"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """One table."""
+    """One table: there is one object of each, which is what tells them apart."""
 
     name: str
     key: tuple[str, ...]
@@ -35,12 +35,6 @@ class Table:
     """The mutable columns that must still be as they were read when a change is written."""
     numbered: bool = False
     """Whether the database numbers its rows."""
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and other.name == self.name
 
 
 _T, _N, _A, _B = Kind.TEXT, Kind.NUMBER, Kind.AMOUNT, Kind.BYTES
