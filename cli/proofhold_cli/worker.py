@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proofhold_cli.files import FILE, clock, echo_json, json_option, now_option
+from proofhold_cli.files import FILE, clock, echo_json, evidence_option, json_option, now_option
 from proofhold_cli.parameters import ESCROW
 from proofhold_cli.root import root_option
 
@@ -28,20 +28,34 @@ def worker_group() -> None:
 @click.argument("home", type=ESCROW)
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
 @click.option("--answers", "answers_file", type=FILE, help="What an earlier verdict needed.")
+@evidence_option
 @now_option
 @json_option
 def add_command(
-    home: str, bundle_file: Path, answers_file: Path | None, now: int | None, as_json: bool
+    home: str,
+    bundle_file: Path,
+    answers_file: Path | None,
+    folder: Path | None,
+    now: int | None,
+    as_json: bool,
 ) -> None:
-    """Queue BUNDLE for whichever worker is free. Its claim must be recorded (proofhold escrow claim)."""
+    """Queue BUNDLE for whichever worker is free. Its claim must be recorded (proofhold escrow claim).
+
+    BUNDLE is kept as evidence: "evidence prune" says for how long.
+    """
     from proofhold.escrow.home import open_home
-    from proofhold_cli.files import read_bundle, read_file
+    from proofhold.retention import EvidenceFolder, recheckable
+    from proofhold_cli.files import find_evidence, read_bundle, read_file
 
     bundle = read_bundle(bundle_file)
     claim = bundle.exchange.claim.document
     answers = None if answers_file is None else read_file(answers_file)
     with open_home(home) as escrow:
         escrow.queue.add(claim.job, claim.seq, bundle.encode(), answers=answers, now=clock(now))
+        if (kept := find_evidence(home, folder)) is not None:
+            evidence = EvidenceFolder(kept, escrow)
+            for piece in recheckable(claim.job, claim.seq, bundle.encode(), answers):
+                evidence.keep(*piece, now=clock(now))
     if as_json:
         echo_json({"hold": claim.job, "seq": claim.seq})
     else:
@@ -75,6 +89,7 @@ def add_command(
 @click.option("--name", default="", help="Its name among the workers; made up if left out.")
 @click.option("--pay/--no-pay", default=True, show_default=True, help="Also pay out what is decided.")
 @click.option("--until-empty", is_flag=True, help="Stop when nothing is left to do.")
+@evidence_option
 @root_option
 @json_option
 def run_command(
@@ -88,13 +103,15 @@ def run_command(
     name: str,
     pay: bool,
     until_empty: bool,
+    folder: Path | None,
     root: Path | None,
     as_json: bool,
 ) -> None:
     """Take checks from the queue of the escrow at HOME, judge them, settle them.
 
-    Any number of workers may run at once. Ends, with everything in hand done or given back, on SIGTERM or
-    Ctrl-C; one that is killed loses nothing, since its leases end.
+    Any number of workers may run at once. What they check is kept as evidence in HOME; where HOME is a
+    database, in the folder that --evidence names, if it does. Ends, with everything in hand done or given
+    back, on SIGTERM or Ctrl-C; one that is killed loses nothing, since its leases end.
     """
     import signal
     import threading
@@ -103,9 +120,10 @@ def run_command(
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
     from proofhold.keys import SigningKey
+    from proofhold.retention import EvidenceFolder
     from proofhold.standard import standard_verifier
     from proofhold.worker import Terms, VerifierJudge, Worker
-    from proofhold_cli.files import read_policy
+    from proofhold_cli.files import find_evidence, read_policy
     from proofhold_cli.root import find_root
 
     stop = threading.Event()
@@ -114,6 +132,7 @@ def run_command(
     catalogue = Catalogue.load(find_root(root))
     policies = [read_policy(policy) for policy in policy_names]
     with open_home(home) as escrow, _runner(runner_address, parallel) as runner:
+        kept = find_evidence(home, folder)
         judge = VerifierJudge(standard_verifier(catalogue, runner), policies, SigningKey.load(key_file))
         worker = Worker(
             escrow,
@@ -121,6 +140,7 @@ def run_command(
             terms=Terms(parallel=parallel, batch=batch, lease_s=lease_s),
             name=name,
             rail=LedgerRail() if pay else None,
+            evidence=None if kept is None else EvidenceFolder(kept, escrow),
             log=lambda line: click.echo(line, err=True),
         )
         click.echo(f"worker {worker.record.id} works", err=True)

@@ -96,7 +96,7 @@ def test_a_lease_is_kept_while_its_worker_says_so(scene: Scene) -> None:
         scene.now += LEASE_S - 1
         assert scene.escrow.queue.renew([lease], lease_s=LEASE_S, now=scene.now) == ((hold.id, 0),)
         assert take(scene, "another") == ()
-    assert scene.escrow.hold(hold.id).capture(0).attempts == 1
+    assert len(scene.escrow.queue.attempts(hold.id, 0)) == 1
     scene.now += LEASE_S
     assert scene.escrow.queue.renew([lease], lease_s=LEASE_S, now=scene.now) == ()
 
@@ -130,6 +130,8 @@ def test_poison_ends_as_a_dispute_with_its_history(scene: Scene, store: Store) -
         assert lease.number == number
         if number % 2:
             scene.escrow.queue.give_back(lease, outcome="runner.died", after_s=0, now=scene.now)
+        else:
+            scene.escrow.queue.begin(lease, now=scene.now)
         scene.now += LEASE_S
     assert take(scene) == ()
     assert scene.state(hold) == "disputed"
@@ -137,6 +139,95 @@ def test_poison_ends_as_a_dispute_with_its_history(scene: Scene, store: Store) -
     assert store.query("SELECT count(*) FROM work") == [(0,)]
     status = scene.escrow.queue.status(now=scene.now)
     assert (status.ready, status.taken, status.poisoned) == (0, 0, 1)
+
+
+def test_a_lease_is_no_attempt_until_its_check_begins(scene: Scene) -> None:
+    """Workers that are killed with their hands full say nothing about what they held."""
+    holds = queued(scene, 3, verification_s=10**6)
+    for _ in range(3 * MAX_ATTEMPTS):
+        assert len(take(scene)) == 3
+        scene.now += LEASE_S
+    leases = take(scene)
+    assert {scene.escrow.hold(hold.id).capture(0).attempts for hold in holds} == {0}
+    assert {lease.number for lease in leases} == {3 * MAX_ATTEMPTS + 1}
+    scene.apply(holds[0], Ruling.RELEASE)
+    assert [a.begun for a in scene.escrow.queue.attempts(holds[0].id, 0)] == 15 * [False] + [True]
+    assert scene.escrow.queue.status(now=scene.now).poisoned == 0
+
+
+def test_who_takes_workers_down_is_announced_and_disputed(scene: Scene) -> None:
+    """The first death is nobody's; from then on each check is known to have begun."""
+    hold, *others = queued(scene, 4, verification_s=10**6)
+    assert [lease.is_suspect for lease in take(scene, "the first")] == [False] * 4
+    scene.now += LEASE_S
+    lives = 1
+    while scene.state(hold) != "disputed":
+        lives += 1
+        leases = take(scene, f"worker {lives}")
+        assert all(lease.is_suspect for lease in leases)
+        for lease in leases:
+            if lease.hold == hold.id:
+                scene.escrow.queue.begin(lease, now=scene.now)
+            elif lives > MAX_ATTEMPTS:  # got at by none before
+                scene.escrow.queue.begin(lease, now=scene.now)
+                scene.apply(scene.escrow.hold(lease.hold), Ruling.RELEASE)
+        scene.now += LEASE_S
+        scene.escrow.run_timers(scene.now)
+    assert lives == MAX_ATTEMPTS + 1
+    attempts = scene.escrow.queue.attempts(hold.id, 0)
+    assert [a.begun for a in attempts] == [False] + [True] * MAX_ATTEMPTS
+    assert {scene.state(other) for other in others} == {"releasing"}
+
+
+def test_a_heartbeat_says_which_checks_run(scene: Scene) -> None:
+    holds = queued(scene, 3, verification_s=10**6)
+    for _ in range(2):
+        leases = take(scene)
+        for _ in range(3):  # said often, counted once
+            scene.escrow.queue.renew(leases, begun=leases[:1], lease_s=LEASE_S, now=scene.now)
+        scene.now += LEASE_S
+    first = {lease.hold for lease in leases[:1]}
+    counted = {hold.id: scene.escrow.hold(hold.id).capture(0).attempts for hold in holds}
+    assert {counted[hold] for hold in first} <= {1, 2}
+    assert sum(counted.values()) == 2
+
+
+def test_what_a_stopping_worker_did_not_begin_is_not_counted(scene: Scene) -> None:
+    (hold,) = queued(scene, verification_s=10**6)
+    for _ in range(2 * MAX_ATTEMPTS):
+        (lease,) = take(scene)
+        scene.escrow.queue.give_back(lease, outcome="stopped", after_s=0, now=scene.now, begun=False)
+    assert scene.state(hold) == "claimed"
+    assert scene.escrow.hold(hold.id).capture(0).attempts == 0
+
+
+def test_whose_lease_is_over_begins_nothing(scene: Scene) -> None:
+    (hold,) = queued(scene)
+    (first,) = take(scene)
+    scene.now += LEASE_S
+    with refused("escrow.lease_ended"):
+        scene.escrow.queue.begin(first, now=scene.now)
+    (second,) = take(scene)
+    with refused("escrow.lease_ended"):
+        scene.escrow.queue.begin(first, now=scene.now)
+    scene.escrow.queue.begin(second, now=scene.now)
+    scene.escrow.queue.begin(second, now=scene.now)
+    assert scene.escrow.hold(hold.id).capture(0).attempts == 1
+
+
+def test_an_opening_is_something_new_to_check(scene: Scene) -> None:
+    (hold,) = queued(scene, verification_s=10**6)
+    for number in range(1, 3):
+        (lease,) = take(scene)
+        scene.escrow.queue.give_back(lease, outcome="runner.died", after_s=0, now=scene.now)
+        assert scene.escrow.hold(hold.id).capture(0).attempts == number
+    (lease,) = take(scene)
+    scene.escrow.await_opening(hold.id, 0, now=scene.now)
+    scene.escrow.queue.set_aside(lease, outcome="awaits_opening", now=scene.now)
+    assert scene.escrow.opened(hold.id, 0, opening=digest_of("o"), now=scene.now).attempts == 0
+    scene.escrow.queue.add(hold.id, 0, b"the same", answers=b"the opening", now=scene.now)
+    (lease,) = take(scene)
+    assert lease.number == 4
 
 
 def test_what_time_or_people_decided_leaves_the_queue(scene: Scene, store: Store) -> None:

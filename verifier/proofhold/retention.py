@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from proofhold.answers import encode_answers
 from proofhold.canonical import Digest, file_digest
@@ -20,6 +21,7 @@ from proofhold.core import Answer
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.escrow import Escrow
 from proofhold.escrow.evidences import EvidenceBook, Piece
+from proofhold.escrow.refusals import Refused
 from proofhold.exchange import Bundle
 
 FOLDER_NAME = "evidence"
@@ -38,6 +40,21 @@ class Pruned:
     freed: int
 
 
+class Wanted(NamedTuple):
+    """A piece of evidence that is to be kept for a capture."""
+
+    hold: Digest
+    seq: int
+    kind: str
+    data: bytes
+
+
+def recheckable(hold: Digest, seq: int, bundle: bytes, answers: bytes | None) -> tuple[Wanted, ...]:
+    """Say what is to be kept so that a receipt can be recomputed (P13): the bundle, and answers if any."""
+    pieces = ((BUNDLE, bundle), (ANSWERS, answers))
+    return tuple(Wanted(hold, seq, kind, data) for kind, data in pieces if data is not None)
+
+
 class EvidenceFolder:
     """The evidence of one escrow, in a folder that nobody but its owner may look into."""
 
@@ -53,23 +70,40 @@ class EvidenceFolder:
             Refused: the capture is not known here, or keeps too many pieces.
 
         """
-        piece = Piece(hold, seq, file_digest(data), kind, len(data), now)
-        path = self._path(piece.digest)
+        [kept] = self.keep_many([Wanted(hold, seq, kind, data)], now=now)
+        if isinstance(kept, Refused):
+            raise kept
+        return kept
+
+    def keep_many(self, wanted: Sequence[Wanted], *, now: int) -> tuple[Piece | Refused, ...]:
+        """Keep many pieces, written down in one transaction; where one cannot be kept, give why.
+
+        Raises:
+            Misuse: the folder cannot be written to.
+
+        """
+        given = {file_digest(piece.data): piece.data for piece in wanted}
+        pieces = [Piece(w.hold, w.seq, file_digest(w.data), w.kind, len(w.data), now) for w in wanted]
+        done: dict[Piece, Piece | Refused] = {}
         for _ in range(ATTEMPTS):
-            if not path.exists():
-                self._write(path, data)
-            if self._book.add(piece, path.exists):
-                return piece
+            left = [piece for piece in dict.fromkeys(pieces) if piece not in done]
+            for digest in {piece.digest for piece in left}:
+                if not self._path(digest).exists():
+                    self._write(self._path(digest), given[digest])
+            outcomes = self._book.add(left, lambda digest: self._path(digest).exists()) if left else ()
+            for piece, outcome in zip(left, outcomes, strict=True):
+                if outcome is not False:
+                    done[piece] = piece if outcome is True else outcome
+            if len(done) == len(set(pieces)):
+                return tuple(done[piece] for piece in pieces)
         raise Misuse(f"evidence does not stay in {self._folder}: is something else removing it?")
 
     def keep_bundle(
         self, hold: Digest, seq: int, bundle: Bundle, answers: Sequence[Answer] = (), *, now: int
     ) -> tuple[Piece, ...]:
         """Keep what a receipt is recomputed from (P13): the bundle, and the answers if there were any."""
-        pieces = [self.keep(hold, seq, BUNDLE, bundle.encode(), now=now)]
-        if answers:
-            pieces.append(self.keep(hold, seq, ANSWERS, encode_answers(answers), now=now))
-        return tuple(pieces)
+        encoded = encode_answers(answers) if answers else None
+        return tuple(self.keep(*piece, now=now) for piece in recheckable(hold, seq, bundle.encode(), encoded))
 
     def pieces(self, hold: Digest) -> tuple[Piece, ...]:
         """Give what is kept for a hold, oldest first."""
@@ -135,5 +169,15 @@ class EvidenceFolder:
                 file.flush()
                 os.fsync(file.fileno())
             Path(file.name).replace(path)
+            _flush_names(path.parent)
         except OSError as error:
             raise Misuse(f"cannot keep evidence in {self._folder}: {error.strerror}") from error
+
+
+def _flush_names(folder: Path) -> None:
+    """Make the names in a folder durable: what the books say is kept must survive the machine."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

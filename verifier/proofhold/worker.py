@@ -4,6 +4,9 @@ Any number of workers, on any number of machines, work on one queue. Each says t
 leases while it checks, and gives back what it has not begun when it is told to stop. One that is killed loses
 nothing: its leases end, and another worker takes what it had. Whether a capture was judged twice meanwhile
 does not matter: it is settled once.
+
+A check counts as an attempt from its beginning. The escrow is told of it with the next heartbeat; where an
+earlier worker was never heard of again, before it begins.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -30,6 +33,7 @@ from proofhold.exchange import Bundle
 from proofhold.keys import SigningKey
 from proofhold.policy import Policy
 from proofhold.receipt import Receipt
+from proofhold.retention import EvidenceFolder, recheckable
 from proofhold.settlement import AWAITS_RECEIPTS, Clock, Kept, rule, system_clock
 from proofhold.verifier import Verifier
 
@@ -86,10 +90,16 @@ class VerifierJudge:
             bundle.evidence,
             policy=policy,
             now=capture.claimed_at,
-            answers=(*answers, Answer(NeedKind.REVEAL, lease.secret)),
+            answers=(*answers, *_answers_of(lease)),
         )
         drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
         return Judged(Receipt.issue(verdict, self._key), awaits_opening=drawn)
+
+
+def _answers_of(lease: Lease) -> tuple[Answer, ...]:
+    """Give what the escrow itself says to a check, as `settlement.answers_of` does."""
+    raised = (Answer(NeedKind.CHECK, b""),) if lease.is_raised else ()
+    return (*raised, Answer(NeedKind.REVEAL, lease.secret))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +134,7 @@ class Worker:
         terms: Terms | None = None,
         name: str = "",
         rail: Rail | None = None,
+        evidence: EvidenceFolder | None = None,
         clock: Clock = system_clock,
         log: Log = lambda _: None,
     ) -> None:
@@ -135,13 +146,15 @@ class Worker:
             terms: how it works.
             name: its name among all workers; made of the machine and the process if left out.
             rail: pays out what is decided; somebody else does if left out.
+            evidence: keeps what is checked, so that receipts can be recomputed and disputes have something to
+                go by; kept before the check, since the queue lets go of it with the ruling.
             clock: unix seconds.
             log: is told in one line whatever a person should look at.
 
         """
         self._escrow, self._queue, self._judge = escrow, escrow.queue, judge
         self._terms = terms or Terms()
-        self._rail, self._clock, self._log = rail, clock, log
+        self._rail, self._evidence, self._clock, self._log = rail, evidence, clock, log
         host, now = socket.gethostname()[:64], clock()
         self.record = WorkerRecord(
             id=name or f"{host}-{os.getpid()}-{os.urandom(3).hex()}",
@@ -190,9 +203,35 @@ class Worker:
         if room <= 0 or room < self._terms.batch / 2:
             return 0
         leases = self._queue.take(self.record.id, limit=room, lease_s=self._terms.lease_s, now=self._clock())
+        self._keep(leases)
         for lease in leases:
-            self._under_way[pool.submit(self._judge, lease)] = lease
+            self._under_way[pool.submit(self._check, lease)] = lease
         return len(leases)
+
+    def _keep(self, leases: Sequence[Lease]) -> None:
+        """Keep the evidence of what was taken. Where it cannot be kept it is checked all the same."""
+        if self._evidence is None or not leases:
+            return
+        wanted = [
+            piece
+            for lease in leases
+            for piece in recheckable(lease.hold, lease.seq, lease.bundle, lease.answers)
+        ]
+        try:
+            kept = self._evidence.keep_many(wanted, now=self._clock())
+        except Misuse as failure:
+            self._log(f"evidence is not kept: {failure}")
+            return
+        for piece, outcome in zip(wanted, kept, strict=True):
+            if isinstance(outcome, Refused):
+                self._log(f"{piece.hold}:{piece.seq}: the {piece.kind} is not kept: {outcome}")
+
+    def _check(self, lease: Lease) -> Judged:
+        """Judge a lease, in a thread of the pool."""
+        if lease.is_suspect:
+            # It may be what took the last worker down: should it take this one, that is to be known.
+            self._queue.begin(lease, now=self._clock())
+        return self._judge(lease)
 
     def _finish(self) -> None:
         """Settle what is judged by now, waiting for something to be."""
@@ -266,7 +305,8 @@ class Worker:
         for future, lease in list(self._under_way.items()):
             if future.cancel():
                 del self._under_way[future]
-                self._queue.give_back(lease, outcome="stopped", after_s=0, now=self._clock())
+                now = self._clock()
+                self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, begun=False)
 
     def _say_so(self) -> None:
         """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""
@@ -276,8 +316,9 @@ class Worker:
             self.record = replace(self.record, beat_at=self._clock())
             self._queue.beat(self.record)
             if self._under_way:
-                leases = tuple(self._under_way.values())
-                self._queue.renew(leases, lease_s=self._terms.lease_s, now=self._clock())
+                begun = [lease for future, lease in self._under_way.items() if future.running()]
+                leases, lease_s = self._under_way.values(), self._terms.lease_s
+                self._queue.renew(leases, begun=begun, lease_s=lease_s, now=self._clock())
         if now - self._timed >= TIMERS_EVERY_S:
             self._timed = now
             self._escrow.run_timers(self._clock())

@@ -35,7 +35,7 @@ from proofhold.money import Currency
 from proofhold.payload import Payload, Tensor
 
 MAX_ATTEMPTS = 5
-"""How often a verification may be begun before its capture is disputed."""
+"""How many checks of a capture may begin and come to nothing before it is disputed."""
 MAX_LEASE_S = 86_400
 MAX_RECEIPT_BYTES = 64 * 2**20
 MAX_TRANSCRIPT_BYTES = 64 * 2**20
@@ -107,7 +107,7 @@ class CaptureRecord:
     due: int | None
     """Unix seconds: the first at which the state's timer fires. None where no clock runs."""
     attempts: int
-    """How often its verification was begun."""
+    """How many checks of it are known to have begun."""
     claim: SignedClaim | None
     claimed_at: int | None
     """Unix seconds: the `now` of its verification (PROTOCOL P8)."""
@@ -331,7 +331,7 @@ class Escrow(Protocol):
         """
 
     def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
-        """Take a claimed capture for verification, for `lease_s` seconds; each time counts as an attempt.
+        """Take a claimed capture for verification, for `lease_s` seconds, and begin to check it: an attempt.
 
         Raises:
             Refused: ``escrow.leased``, somebody else's lease runs.

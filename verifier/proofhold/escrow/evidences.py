@@ -6,7 +6,7 @@ disputed or not paid yet, while its bond is reserved or frozen, and after that u
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,29 +44,17 @@ class EvidenceBook:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, piece: Piece, is_there: Callable[[], bool]) -> bool:
-        """Write down that a piece is kept, if its bytes are there when it is written; tell whether they were.
+    def add(self, pieces: Sequence[Piece], is_there: Callable[[Digest], bool]) -> tuple[bool | Refused, ...]:
+        """Write down, in one transaction, that pieces are kept whose bytes are there when it is written.
 
-        Raises:
-            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``; ``evidence.too_many``.
-
+        Gives of each whether they were, or why it cannot be kept: ``escrow.unknown_hold``,
+        ``escrow.unknown_capture``, ``evidence.too_many``.
         """
 
-        def operation(tx: Any) -> bool:
-            tx.lock_name(f"evidence:{piece.digest}")  # against whoever removes the same bytes just now
-            load(Books(tx, writing=False), piece.hold, piece.seq)
-            if not is_there():
-                return False
-            sql = "SELECT count(*) AS n FROM evidence WHERE hold = ? AND seq = ? AND digest <> ?"
-            row = tx.execute(sql, (piece.hold, piece.seq, piece.digest)).fetchone()
-            if row["n"] >= MAX_PIECES:
-                raise Refused("evidence.too_many", f"{row['n']} pieces are kept for this capture already")
-            tx.execute(
-                "INSERT INTO evidence (hold, seq, digest, kind, size, kept_at) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (hold, seq, digest) DO UPDATE SET pruned_at = NULL",
-                (piece.hold, piece.seq, piece.digest, piece.kind, piece.size, piece.kept_at),
-            )
-            return True
+        def operation(tx: Any) -> tuple[bool | Refused, ...]:
+            for digest in sorted({piece.digest for piece in pieces}):
+                tx.lock_name(f"evidence:{digest}")  # against whoever removes the same bytes just now
+            return tuple(_add(tx, piece, is_there) for piece in pieces)
 
         return self._store.write(operation)
 
@@ -119,6 +107,25 @@ class EvidenceBook:
             return True
 
         return self._store.write(operation)
+
+
+def _add(tx: Any, piece: Piece, is_there: Callable[[Digest], bool]) -> bool | Refused:
+    try:
+        load(Books(tx, writing=False), piece.hold, piece.seq)
+    except Refused as refusal:
+        return refusal
+    if not is_there(piece.digest):
+        return False
+    sql = "SELECT count(*) AS n FROM evidence WHERE hold = ? AND seq = ? AND digest <> ?"
+    row = tx.execute(sql, (piece.hold, piece.seq, piece.digest)).fetchone()
+    if row["n"] >= MAX_PIECES:
+        return Refused("evidence.too_many", f"{row['n']} pieces are kept for this capture already")
+    tx.execute(
+        "INSERT INTO evidence (hold, seq, digest, kind, size, kept_at) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (hold, seq, digest) DO UPDATE SET pruned_at = NULL",
+        (piece.hold, piece.seq, piece.digest, piece.kind, piece.size, piece.kept_at),
+    )
+    return True
 
 
 def kept_until(capture: Capture) -> int | None:

@@ -50,6 +50,7 @@ class Capture(NamedTuple):
     due: int | None
     verification_due: int | None
     attempts: int
+    """How many checks of it are known to have begun."""
     amount: int | None
     claimed_at: int | None
     changed_at: int
@@ -59,6 +60,8 @@ class Capture(NamedTuple):
     """What the claim of the capture before came to, in atomic units."""
     blamed: bool = False
     """Whether the bond is kept because of this capture."""
+    leases: int = 0
+    """How often it was leased: the newest lease's number, which fences older ones off."""
 
     @property
     def hold_account(self) -> Account:
@@ -83,6 +86,8 @@ class Noted:
     claimed_at: int | None = None
     verification_due: int | None = None
     lease_s: int = 0
+    begun: bool = False
+    """Whether a check begins with the lease; a worker that takes many at once says so later."""
     observation: Observation | None = None
     """What a verdict tells the guard, in whose books it goes."""
 
@@ -121,6 +126,7 @@ def load(books: Books, hold: Digest, seq: int) -> Capture:
         bond_due=held["bond_due"],
         base=row["base"],
         blamed=bool(row["blamed"]),
+        leases=row["leases"],
     )
 
 
@@ -194,6 +200,7 @@ def move_capture(
         due=moved.due,
         verification_due=moved.verification_due,
         attempts=moved.attempts,
+        leases=moved.leases,
         amount=moved.amount,
         claimed_at=moved.claimed_at,
         changed_at=moved.changed_at,
@@ -263,7 +270,7 @@ def _bond_due(books: Books, capture: Capture, target: BondState, now: int) -> in
 def _add_capture(
     books: Books, hold: Digest, job: Job, seq: int, row: Row, *, base: int, now: int, cause: str
 ) -> Capture:
-    values = (row.target.value, _claim_due(job), None, 0, None, None, now, base, 0)
+    values = (row.target.value, _claim_due(job), None, 0, None, None, now, base, 0, 0)
     books.insert(CAPTURE, hold, seq, *values)
     capture = load(books, hold, seq)
     _count(books, capture, undecided=1)
@@ -300,7 +307,9 @@ def _moved(capture: Capture, row: Row, now: int, noted: Noted) -> Capture:
         due=_due(row.target, capture.job, verification_due, now, noted.lease_s),
         verification_due=verification_due,
         changed_at=now,
-        attempts=capture.attempts + (row.event is Event.LEASE),
+        # An opening is another thing to check: what went wrong before it came is not counted against it.
+        attempts=0 if row.event is Event.OPENED else capture.attempts + noted.begun,
+        leases=capture.leases + (row.event is Event.LEASE),
         amount=capture.amount if noted.amount is None else noted.amount,
         claimed_at=capture.claimed_at if noted.claimed_at is None else noted.claimed_at,
     )

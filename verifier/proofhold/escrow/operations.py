@@ -204,7 +204,7 @@ def begin_verification(hold: Digest, seq: int, *, lease_s: int, now: int) -> Ope
         capture = timers.advance(books, require_claimed(moves.load(books, hold, seq)), now=now)
         if capture.state is State.VERIFYING:
             raise Refused("escrow.leased", f"its verification is under way, until {capture.due} at most")
-        moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s))
+        moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s, begun=True))
         return reports.capture_record(books.flush(), hold, seq)
 
     return operation
@@ -441,7 +441,7 @@ def _apply(books: Books, ruled: Ruled, now: int) -> Applied:
     event, cause = _EVENT_OF_RULING[ruling], ruled.receipt_digest
     capture = moves.move_capture(books, capture, event, now=now, cause=cause, noted=noted)
     books.insert(DECISION, hold, seq, ruling.value, ruled.receipt_digest, ruled.receipt, now)
-    queue.acknowledge(books, capture, ruling.value, now=now)
+    capture = queue.acknowledge(books, capture, ruling.value, now=now)
     # A dispute of no length ends where it begins: the refund at once, the bond stays frozen.
     capture = timers.advance(books, capture, now=now)
     decision = Decision(ruling, ruled.receipt_digest, ruled.receipt, now)
@@ -457,7 +457,7 @@ def _fetch_for(books: Books, rulings: Sequence[Ruled]) -> None:
     books.fetch(DECISION, [(r.hold, r.seq, r.ruling.value) for r in rulings])
     books.fetch(GUARD_HOLD, holds)
     books.fetch(WORK, captures)
-    books.fetch(ATTEMPT, [(*at, row["attempts"]) for at in captures if (row := books.find(CAPTURE, *at))])
+    books.fetch(ATTEMPT, [(*at, row["leases"]) for at in captures if (row := books.find(CAPTURE, *at))])
     books.fetch(ONE_USE, [(digest,) for ruled in rulings for digest in ruled.one_use])
     books.fetch(TRANSFER, [(f"free:{hold}",) for (hold,) in holds])
     jobs = [

@@ -2,19 +2,23 @@
 
 Whoever records a claim hands in what a check of it takes. A worker takes many at once, each for a lease; what
 its verdict decides and that the work is done are one transaction (`operations.apply`). A lease that ends is
-the state machine's: the capture goes back to be claimed by another worker, and after `MAX_ATTEMPTS` it is
-disputed. Every attempt leaves a row, for good.
+the state machine's: the capture goes back to be claimed by another worker. Every lease leaves a row.
+
+What a worker holds is no attempt until its check begins: one that is killed with a hundred leases in its
+hands says nothing about a hundred captures. A lease that ended without another word leaves a suspicion,
+though: from then on each check of that capture is announced before it begins (`WorkQueue.begin`), so that one
+that takes its workers down with it is disputed after `MAX_ATTEMPTS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from proofhold.canonical import Digest
 from proofhold.errors import Misuse
-from proofhold.escrow import guards, moves, reports, timers
+from proofhold.escrow import guarding, guards, moves, reports, timers
 from proofhold.escrow.books import Books
 from proofhold.escrow.driver import Database, Dialect, Operation, Transaction
 from proofhold.escrow.escrow import MAX_ATTEMPTS, MAX_LEASE_S, HoldRecord
@@ -32,7 +36,7 @@ SILENT_S = 60
 """A worker that was not heard of for so long is counted as gone."""
 
 LEASE_END = "lease_end"
-"""The outcome of an attempt whose worker did not come back in time."""
+"""The outcome of a lease whose worker did not come back in time."""
 
 _READY = "SELECT w.hold, w.seq FROM work AS w JOIN hold AS h ON h.id = w.hold WHERE w.ready_at <= ?"
 _FIRST = " ORDER BY w.ready_at, w.hold, w.seq LIMIT ?"
@@ -51,13 +55,17 @@ class Lease:
     """The hold, with this one capture."""
     seq: int
     number: int
-    """Which attempt this is, from 1. An older one's worker can do nothing to it."""
+    """The lease's number at its capture, from 1. An older one's worker can do nothing to it."""
     until: int
     """Unix seconds: the first at which another worker may take it."""
     bundle: bytes
     answers: bytes | None
     secret: bytes
     """The job's sampling secret, revealed since the claim is recorded."""
+    is_suspect: bool = False
+    """An earlier lease ended, and nobody knows whether its check began: `begin` before this one's does."""
+    is_raised: bool = False
+    """The guard wants a check, whatever the draw says (PROTOCOL P11)."""
 
     @property
     def hold(self) -> Digest:
@@ -75,6 +83,8 @@ class Attempt:
     ended_at: int | None
     outcome: str | None
     """A ruling, or the code of what kept it from one; None while it runs."""
+    begun: bool
+    """Whether its check is known to have begun: only then it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +152,56 @@ class WorkQueue:
         _require_name(worker)
         return self._database.write(partial(_take, worker=worker, limit=limit, lease_s=lease_s, now=now))
 
-    def renew(self, leases: Iterable[Lease], *, lease_s: int, now: int) -> tuple[tuple[Digest, int], ...]:
-        """Keep leases for longer, and give (hold, seq) of those that are still in the same hands."""
-        guards.require_time(now)
-        return self._database.write(partial(_renew, leases=tuple(leases), lease_s=lease_s, now=now))
+    def begin(self, lease: Lease, *, now: int) -> None:
+        """Say that the check of a lease begins just now: it is an attempt then, whatever becomes of it.
 
-    def give_back(self, lease: Lease, *, outcome: str, after_s: int, now: int) -> None:
-        """End an attempt without a ruling; the next one begins after `after_s` seconds at the earliest.
+        Raises:
+            Refused: ``escrow.lease_ended``, the capture is in other hands by now, or in nobody's.
 
-        After the last attempt the lease just runs out, and the capture is disputed. An attempt that is no
-        longer the capture's is only noted.
         """
         guards.require_time(now)
 
         def operation(tx: Transaction) -> None:
             books = Books(tx)
             capture = timers.advance(books, moves.load(books, lease.hold, lease.seq), now=now)
+            if not _is_held(capture, lease):
+                raise Refused("escrow.lease_ended", f"lease {lease.number} is over: it is {capture.state}")
+            _count(books, capture)
+            books.flush()
+
+        self._database.write(operation)
+
+    def renew(
+        self, leases: Iterable[Lease], *, begun: Iterable[Lease] = (), lease_s: int, now: int
+    ) -> tuple[tuple[Digest, int], ...]:
+        """Keep leases for longer, and give (hold, seq) of those that are still in the same hands.
+
+        Args:
+            leases: all that are to be kept.
+            begun: those among them whose checks have begun.
+            lease_s: from now on.
+            now: unix seconds.
+
+        """
+        guards.require_time(now)
+        known = frozenset((lease.hold, lease.seq) for lease in begun)
+        return self._database.write(
+            partial(_renew, leases=tuple(leases), begun=known, lease_s=lease_s, now=now)
+        )
+
+    def give_back(self, lease: Lease, *, outcome: str, after_s: int, now: int, begun: bool = True) -> None:
+        """End a lease without a ruling; the next one begins after `after_s` seconds at the earliest.
+
+        With `begun` it was an attempt; after the last one the lease just runs out, and the capture is
+        disputed. A lease that is no longer the capture's is only noted.
+        """
+        guards.require_time(now)
+
+        def operation(tx: Transaction) -> None:
+            books = Books(tx)
+            capture = timers.advance(books, moves.load(books, lease.hold, lease.seq), now=now)
+            if begun and _is_held(capture, lease):
+                capture = _count(books, capture)
             if _is_held(capture, lease) and capture.attempts < MAX_ATTEMPTS:
                 moves.move_capture(books, capture, Event.GIVE_BACK, now=now)
                 _postpone(books, lease.hold, lease.seq, now + after_s)
@@ -167,7 +211,10 @@ class WorkQueue:
         self._database.write(operation)
 
     def set_aside(self, lease: Lease, *, outcome: str, now: int) -> None:
-        """Take work out of the queue that waits for somebody else; `add` puts it back."""
+        """Take work out of the queue that waits for somebody else; `add` puts it back.
+
+        Its check came to something: it is no attempt that failed.
+        """
 
         def operation(tx: Transaction) -> None:
             books = Books(tx)
@@ -210,11 +257,21 @@ class WorkQueue:
     def attempts(self, hold: Digest, seq: int) -> tuple[Attempt, ...]:
         """Give everything that workers made of a capture, in order."""
         sql = (
-            "SELECT number, worker, began_at, ended_at, outcome FROM attempt WHERE hold = ? AND seq = ?"
-            " ORDER BY number"
+            "SELECT number, worker, began_at, ended_at, outcome, begun FROM attempt"
+            " WHERE hold = ? AND seq = ? ORDER BY number"
         )
         rows = self._database.read(lambda tx: tx.execute(sql, (hold, seq)).fetchall())
-        return tuple(Attempt(*row) for row in rows)
+        return tuple(
+            Attempt(
+                number=row["number"],
+                worker=row["worker"],
+                began_at=row["began_at"],
+                ended_at=row["ended_at"],
+                outcome=row["outcome"],
+                begun=bool(row["begun"]),
+            )
+            for row in rows
+        )
 
     def status(self, *, now: int) -> QueueStatus:
         """Say how the queue stands."""
@@ -247,12 +304,14 @@ def adding(
     return operation
 
 
-def acknowledge(books: Books, capture: Capture, outcome: str, *, now: int) -> None:
-    """Take a capture's work out of the queue, in the transaction that decides it."""
+def acknowledge(books: Books, capture: Capture, outcome: str, *, now: int) -> Capture:
+    """Take a capture's work out of the queue in the transaction that decides it; give it as it is then."""
     if books.find(WORK, capture.hold, capture.seq) is None:
-        return
+        return capture
     books.remove(WORK, capture.hold, capture.seq)
-    _end(books, capture.hold, capture.seq, capture.attempts, outcome, now)
+    capture = _count(books, capture)
+    _end(books, capture.hold, capture.seq, capture.leases, outcome, now)
+    return capture
 
 
 def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -> tuple[Lease, ...]:
@@ -266,7 +325,7 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
     books.fetch(DOCUMENT, [(*key, "claim") for key in keys])
     captures = [moves.load(books, hold, seq) for hold, seq in keys]
     books.fetch(SECRET, [(capture.job.nonce,) for capture in captures])
-    books.fetch(ATTEMPT, [(c.hold, c.seq, n) for c in captures for n in (c.attempts, c.attempts + 1)])
+    books.fetch(ATTEMPT, [(c.hold, c.seq, n) for c in captures for n in (c.leases, c.leases + 1)])
     books.fetch(GUARD_HOLD, [(c.hold,) for c in captures])
     leases = []
     for capture in captures:
@@ -280,7 +339,7 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
 
 def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) -> Lease | None:
     """Take one capture; None if it leaves the queue, or waits for somebody else."""
-    before = capture.attempts
+    before, is_suspect = capture.leases, capture.leases > capture.attempts
     capture = timers.advance(books, capture, now=now)
     if capture.state is State.VERIFYING:
         # Somebody who does not work from the queue has it.
@@ -294,30 +353,40 @@ def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) 
     capture = moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s))
     until = capture.due or now
     books.update(WORK, (capture.hold, capture.seq), ready_at=until)
-    books.insert(ATTEMPT, capture.hold, capture.seq, capture.attempts, worker, now, None, None)
+    books.insert(ATTEMPT, capture.hold, capture.seq, capture.leases, worker, now, None, None, 0)
     secret = books.find(SECRET, capture.job.nonce) or {}
     return Lease(
         record=reports.record_in_books(books, capture),
         seq=capture.seq,
-        number=capture.attempts,
+        number=capture.leases,
         until=until,
         bundle=bytes(work["bundle"]),
         answers=None if work["answers"] is None else bytes(work["answers"]),
         secret=bytes(secret["secret"]),
+        is_suspect=is_suspect,
+        is_raised=guarding.is_raised(books, capture.hold),
     )
 
 
 def _renew(
-    tx: Transaction, *, leases: Sequence[Lease], lease_s: int, now: int
+    tx: Transaction,
+    *,
+    leases: Sequence[Lease],
+    begun: frozenset[tuple[Digest, int]],
+    lease_s: int,
+    now: int,
 ) -> tuple[tuple[Digest, int], ...]:
     books, renewed = Books(tx), []
     books.fetch(HOLD, [(lease.hold,) for lease in leases])
     books.fetch(CAPTURE, [(lease.hold, lease.seq) for lease in leases])
     books.fetch(WORK, [(lease.hold, lease.seq) for lease in leases])
+    books.fetch(ATTEMPT, [(lease.hold, lease.seq, lease.number) for lease in leases])
     for lease in leases:
         capture = moves.load(books, lease.hold, lease.seq)
         if not _is_held(capture, lease) or capture.due is None or capture.due <= now:
             continue
+        if (lease.hold, lease.seq) in begun:
+            _count(books, capture)
         due = now + lease_s
         if capture.verification_due is not None:
             due = min(due, capture.verification_due)
@@ -330,7 +399,17 @@ def _renew(
 
 
 def _is_held(capture: Capture, lease: Lease) -> bool:
-    return capture.state is State.VERIFYING and capture.attempts == lease.number
+    return capture.state is State.VERIFYING and capture.leases == lease.number
+
+
+def _count(books: Books, capture: Capture) -> Capture:
+    """Count the newest lease's check as an attempt, unless it was counted before."""
+    row = books.find(ATTEMPT, capture.hold, capture.seq, capture.leases)
+    if row is None or row["begun"] or row["ended_at"] is not None:
+        return capture
+    books.update(ATTEMPT, (capture.hold, capture.seq, capture.leases), begun=1)
+    books.update(CAPTURE, (capture.hold, capture.seq), attempts=capture.attempts + 1)
+    return replace(capture, attempts=capture.attempts + 1)
 
 
 def _postpone(books: Books, hold: Digest, seq: int, ready_at: int) -> None:

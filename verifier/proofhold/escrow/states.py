@@ -164,7 +164,7 @@ def _rows() -> Iterator[Row]:
     yield Row(s.FUNDED, e.CLAIM, s.CLAIMED, By.PARTY, "P1, P5, P6: a valid claim; output deposited")
     yield Row(s.FUNDED, e.CLAIM_DEADLINE, s.EXPIRED, By.CLOCK, "no claim in time", timer=Timer.CLAIM)
     yield Row(s.EXPIRED, e.EXPIRY, s.REFUNDING, By.CLOCK, "none", b.FREE, Timer.AT_ONCE)
-    yield Row(s.CLAIMED, e.LEASE, s.VERIFYING, By.VERIFIER, "attempts left; the lease is counted")
+    yield Row(s.CLAIMED, e.LEASE, s.VERIFYING, By.VERIFIER, "attempts left; counted when its check begins")
     yield Row(s.VERIFYING, e.GIVE_BACK, s.CLAIMED, By.VERIFIER, "attempts left; not decided yet")
     yield Row(s.VERIFYING, e.LEASE_END, s.CLAIMED, By.CLOCK, "attempts left", timer=Timer.LEASE)
     yield Row(s.VERIFYING, e.ATTEMPTS_SPENT, s.DISPUTED, By.CLOCK, "no attempts left", b.FREEZE, Timer.LEASE)

@@ -65,12 +65,12 @@ CAPTURE = Table(
     ("hold", "seq"),
     _AT
     | {"state": _T, "due": _N, "verification_due": _N, "attempts": _N, "amount": _A}
-    | {"claimed_at": _N, "changed_at": _N, "base": _A, "blamed": _N},
+    | {"claimed_at": _N, "changed_at": _N, "base": _A, "blamed": _N, "leases": _N},
     mutable=(
         *("state", "due", "verification_due", "attempts", "amount", "claimed_at", "changed_at"),
-        "blamed",
+        *("blamed", "leases"),
     ),
-    compared=("state", "attempts"),
+    compared=("state", "leases"),
 )
 DOCUMENT = Table("document", ("hold", "seq", "kind"), _AT | {"kind": _T, "body": _B})
 ONE_USE = Table("one_use", ("digest",), {"digest": _T} | _AT)
@@ -164,8 +164,8 @@ WORK = Table(
 ATTEMPT = Table(
     "attempt",
     ("hold", "seq", "number"),
-    _AT | {"number": _N, "worker": _T, "began_at": _N, "ended_at": _N, "outcome": _T},
-    mutable=("ended_at", "outcome"),
+    _AT | {"number": _N, "worker": _T, "began_at": _N, "ended_at": _N, "outcome": _T, "begun": _N},
+    mutable=("ended_at", "outcome", "begun"),
 )
 WORKER = Table(
     "worker",
