@@ -31,6 +31,9 @@ from proofhold.guard import Observation
 from proofhold.job import MAX_CAPTURES, Job, SignedJob
 from proofhold.keys import Signed
 
+JOBS_KEPT = 4096
+"""How many jobs stay in memory once read, some 6 KiB each."""
+
 _OVER = (BondState.FREE, BondState.SLASHED)
 """Where a bond's way ends."""
 _OF_A_CAPTURE = (BondEvent.FREE, BondEvent.FREEZE, BondEvent.PENALISE, BondEvent.SLASH)
@@ -92,7 +95,7 @@ class Noted:
     """What a verdict tells the guard, in whose books it goes."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=JOBS_KEPT)
 def read_job(data: bytes) -> SignedJob:
     """Read a job that was stored. It never changes, and is read with every move of its hold."""
     return Signed.decode(Job, data)
