@@ -9,6 +9,7 @@ Run as a program it is one worker: ``python workshop.py '{"location": …}'``; s
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import hashlib
 import hmac
@@ -17,10 +18,11 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +37,7 @@ from proofhold.escrow import operations as op
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.driver import Operation, Transaction
 from proofhold.escrow.home import open_home
-from proofhold.escrow.queue import adding
+from proofhold.escrow.queue import Lease, adding
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
@@ -45,7 +47,7 @@ from proofhold.policy import Policy
 from proofhold.runner import InlineRunner
 from proofhold.sampling import commitment
 from proofhold.verifier import Verifier
-from proofhold.worker import Terms, VerifierJudge, Worker
+from proofhold.worker import Judged, Terms, VerifierJudge, Worker
 
 T = TypeVar("T")
 
@@ -101,10 +103,23 @@ def code_of(exchange: Exchange) -> bytes:
     return hmac.digest(CODE_KEY, bytes.fromhex(statement.output + statement.job), "sha256")
 
 
-def make_judge(wait_s: float = 0.0) -> VerifierJudge:
+class DeadlyJudge(VerifierJudge):
+    """A judge that one capture takes down, with its worker and everything that this one holds."""
+
+    deadly = ""
+
+    def __call__(self, lease: Lease) -> Judged:
+        if lease.hold == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(lease)
+
+
+def make_judge(wait_s: float = 0.0, *, deadly: str = "") -> VerifierJudge:
     """A judge whose checks wait."""
     verifier = Verifier(catalogue(), backends=(WaitingCode(wait_s),), fallback=ReplayBackend(InlineRunner()))
-    return VerifierJudge(verifier, [POLICY], VERIFIER)
+    judge = DeadlyJudge(verifier, [POLICY], VERIFIER)
+    judge.deadly = deadly
+    return judge
 
 
 def write(escrow: LedgerEscrow, *operations: Operation[Any]) -> list[Any]:
@@ -291,6 +306,10 @@ class Order:
     feeds: int = 0
     """Do not work: fund, claim and queue so many jobs."""
     forged_every: int = 0
+    deadly: str = ""
+    """The hold whose check takes the whole process down."""
+    shift_s: int = 0
+    """By how much its clock is ahead: a lease need not be waited for."""
     now: int = 0
     """When what is fed was made."""
 
@@ -341,10 +360,11 @@ def work(order: Order) -> None:
         used: Any = NaiveEscrow(escrow, rail) if order.naive else escrow
         worker = Worker(
             used,
-            make_judge(order.wait_s),
+            make_judge(order.wait_s, deadly=order.deadly),
             terms=terms,
             name=order.name,
             rail=None if order.naive else rail,
+            clock=lambda: int(time.time()) + order.shift_s,
             log=lambda line: print(line, file=sys.stderr, flush=True),
         )
         print("ready", flush=True)
@@ -402,6 +422,33 @@ def nurse() -> None:
             (feed if order.feeds else work)(order)
             os._exit(0)
         print(pid, flush=True)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextlib.contextmanager
+def nursery() -> Iterator[Callable[[Order], int]]:
+    """Give a function that starts a process for an order, at once."""
+    with subprocess.Popen(
+        [sys.executable, __file__, "nurse"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as nurse:
+        assert nurse.stdin is not None
+        assert nurse.stdout is not None
+
+        def start(order: Order) -> int:
+            assert nurse.stdin is not None
+            assert nurse.stdout is not None
+            nurse.stdin.write(json.dumps(asdict(order)) + "\n")
+            nurse.stdin.flush()
+            return int(nurse.stdout.readline())
+
+        yield start
+        nurse.kill()
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ this very harness.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +26,7 @@ from proofhold.escrow import PostgresEscrow, SqliteEscrow, State
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.home import open_home
 from proofhold.escrow.payments import LEASE_S
-from workshop import PRICE, FlakyRail, Order, is_forged
+from workshop import PRICE, FlakyRail, Order, is_forged, is_running, nursery
 
 WORKERS = 2
 LONGEST_S = 20.0
@@ -133,33 +130,6 @@ class Battle:
         for number, hold in enumerate(holds):
             direction = "refund" if is_forged(number, FORGED_EVERY) else "release"
             yield f"{hold}:0:{direction}", direction
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@contextlib.contextmanager
-def nursery() -> Iterator[Callable[[Order], int]]:
-    """Give a function that starts a process for an order, at once."""
-    with subprocess.Popen(
-        [sys.executable, workshop.__file__, "nurse"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as nurse:
-        assert nurse.stdin is not None
-        assert nurse.stdout is not None
-
-        def start(order: Order) -> int:
-            assert nurse.stdin is not None
-            assert nurse.stdout is not None
-            nurse.stdin.write(json.dumps(asdict(order)) + "\n")
-            nurse.stdin.flush()
-            return int(nurse.stdout.readline())
-
-        yield start
-        nurse.kill()
 
 
 @contextlib.contextmanager

@@ -14,14 +14,23 @@ from pathlib import Path
 import pytest
 
 from escrow_builders import memory_folder
-from judging import VERIFIER, key_of
+from judging import PRICE, VERIFIER, catalogue, key_of, logits, policy, runner
+from proofhold.drafting import USDC
 from proofhold.errors import Misuse
-from proofhold.escrow import EscrowFailure, LedgerRail, State
+from proofhold.escrow import MAX_ATTEMPTS, EscrowFailure, LedgerRail, State
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.queue import Lease
+from proofhold.exchange import Bundle
+from proofhold.guard import Terms as GuardTerms
+from proofhold.job import PPM
+from proofhold.receipt import Receipt
+from proofhold.recomputation import recheck
+from proofhold.retention import EvidenceFolder
+from proofhold.standard import standard_verifier
 from proofhold.worker import Judged, Terms, VerifierJudge, Worker
+from settling import MEASURED, open_hall, rejected
 from stores import DRIVERS, Store, make_store
-from workshop import Order, make_judge, stock
+from workshop import POLICY, Order, is_running, make_judge, nursery, stock
 
 
 @pytest.fixture
@@ -189,3 +198,86 @@ def test_a_killed_workers_job_is_done_by_another_within_one_lease_once(
     assert [(a.worker, a.outcome) for a in attempts] == [("first", "lease_end"), ("second", "release")]
     assert attempts[1].began_at - attempts[0].began_at <= 2 * order.lease_s + 1
     assert states(escrow, [hold]) == [State.RELEASED]
+
+
+def test_a_check_that_takes_its_workers_down_is_disputed_and_spares_the_rest(
+    escrow: LedgerEscrow, store: Store, folder: Path
+) -> None:
+    """Killed with a handful of leases, a worker says nothing about those that it had not begun."""
+    holds = stock(escrow, 6)
+    poison = sorted(holds)[2]  # in the middle of what each worker takes
+    order = Order(location_of(store, folder), deadly=poison, lease_s=20, poll_s=0.01, batch=6)
+    with nursery() as start:
+        for life in range(MAX_ATTEMPTS + 2):  # each begins when the leases of the last have ended
+            pid = start(replace(order, shift_s=30 * life, until_empty=True))
+            while is_running(pid):
+                time.sleep(0.01)
+    assert set(states(escrow, [hold for hold in holds if hold != poison])) == {State.RELEASED}
+    assert states(escrow, [poison]) == [State.DISPUTED]
+    attempts = escrow.queue.attempts(poison, 0)
+    assert [(a.outcome, a.begun) for a in attempts] == [("lease_end", n > 0) for n in range(MAX_ATTEMPTS + 1)]
+    assert escrow.queue.status(now=int(time.time())).poisoned == 1
+    spared = [a.begun for hold in holds if hold != poison for a in escrow.queue.attempts(hold, 0)]
+    assert spared.count(True) == len(holds) - 1, "each was begun once: what may be deadly is begun alone"
+
+
+def test_what_is_checked_is_kept_as_evidence_as_long_as_its_state_asks_for_it(
+    escrow: LedgerEscrow, folder: Path
+) -> None:
+    kept = EvidenceFolder(folder / "evidence", escrow)
+    released, refunded, poisoned, broken = stock(escrow, 4, forged=lambda n: n == 1, queued=True)
+    escrow.queue.add(broken, 0, b"no bundle", now=int(time.time()))
+    judge = make_judge()
+
+    def choking(lease: Lease) -> Judged:
+        if lease.hold == poisoned:
+            raise RuntimeError("always")
+        return judge(lease)
+
+    terms = Terms(retry_after_s=0, poll_s=0.01, lease_s=1)
+    worker = Worker(escrow, choking, terms=terms, rail=LedgerRail(), evidence=kept)
+    worker.run(threading.Event(), until_empty=True)
+    expected = [State.RELEASED, State.REFUNDED, State.DISPUTED, State.DISPUTED]
+    assert states(escrow, [released, refunded, poisoned, broken]) == expected
+    assert [len(kept.pieces(hold)) for hold in (released, refunded, poisoned, broken)] == [1] * 4
+    receipt = Receipt.decode(escrow.hold(refunded).capture(0).decisions[0].receipt)
+    bundle = Bundle.decode(kept.read(kept.pieces(refunded)[0].digest))
+    assert recheck(receipt, bundle, policy=POLICY, verifier=judge._verifier) == ()
+    assert kept.read(kept.pieces(broken)[0].digest) == b"no bundle"
+    late = int(time.time()) + 10**6
+    assert [piece.hold for piece in kept.prune(now=late).pieces] == [released], "the others are in question"
+    escrow.run_timers(late)
+    escrow.run_timers(2 * late)
+    escrow.pump(LedgerRail(), now=2 * late)
+    pruned = kept.prune(now=3 * late)
+    assert {piece.hold for piece in pruned.pieces} == {refunded, poisoned, broken}
+
+
+def test_evidence_that_cannot_be_kept_keeps_nobody_from_being_paid(
+    escrow: LedgerEscrow, folder: Path
+) -> None:
+    (folder / "evidence").write_bytes(b"a file where a folder should be")
+    said: list[str] = []
+    holds, kept = stock(escrow, 2), EvidenceFolder(folder / "evidence", escrow)
+    Worker(escrow, make_judge(), evidence=kept, log=said.append).run(threading.Event(), until_empty=True)
+    assert set(states(escrow, holds)) == {State.RELEASING}
+    assert any("evidence is not kept" in line for line in said)
+
+
+def test_what_the_guard_wants_checked_is_checked_by_a_worker_too() -> None:
+    """After a failed check undecided jobs are checked, drawn or not (P11), whoever takes them."""
+    with open_hall() as hall:
+        terms = GuardTerms(kappa=PRICE, probation_checks=1, saving_ppm=0)
+        hall.escrow.set_guard(USDC, terms, now=hall.now)
+        first = hall.fund(sampling_rate_ppm=PPM)
+        hall.judge(first, hall.claim(first))
+        hall.escrow.set_guard(USDC, replace(terms, kappa=100 * PRICE), now=hall.now)
+        honest, dishonest, failing = (hall.fund(sampling_rate_ppm=PPM // 5) for _ in range(3))
+        for hold, output in ((honest, None), (dishonest, logits(0.0, dtype="float32"))):
+            hall.escrow.queue.add(hold.id, 0, hall.claim(hold, output).encode(), now=hall.now)
+        hall.claim(failing)
+        hall.settle(failing, rejected(hall.escrow.hold(failing.id), MEASURED))
+        judge = VerifierJudge(standard_verifier(catalogue(), runner()), [policy()], VERIFIER)
+        worker = Worker(hall.escrow, judge, terms=Terms(poll_s=0.01), clock=hall.clock)
+        worker.run(threading.Event(), until_empty=True)
+        assert [hall.state(hold) for hold in (honest, dishonest)] == [State.RELEASING, State.DISPUTED]

@@ -5,8 +5,9 @@ leases while it checks, and gives back what it has not begun when it is told to 
 nothing: its leases end, and another worker takes what it had. Whether a capture was judged twice meanwhile
 does not matter: it is settled once.
 
-A check counts as an attempt from its beginning. The escrow is told of it with the next heartbeat; where an
-earlier worker was never heard of again, before it begins.
+A check counts as an attempt from its beginning, of which the escrow is told with the next heartbeat. What was
+held by a worker that was never heard of again may be what killed it: that is begun alone, when nothing else
+is under way here, and the escrow is told before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ from typing import Protocol, TypeAlias
 from proofhold.answers import decode_answers
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Inconclusive, NeedKind
-from proofhold.errors import Misuse
+from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.escrow import Applied, Ruled
 from proofhold.escrow.queue import MAX_TAKEN, Lease, WorkerRecord
@@ -33,7 +35,7 @@ from proofhold.exchange import Bundle
 from proofhold.keys import SigningKey
 from proofhold.policy import Policy
 from proofhold.receipt import Receipt
-from proofhold.retention import EvidenceFolder, recheckable
+from proofhold.retention import EvidenceFolder, Wanted, recheckable
 from proofhold.settlement import AWAITS_RECEIPTS, Clock, Kept, rule, system_clock
 from proofhold.verifier import Verifier
 
@@ -77,23 +79,43 @@ class VerifierJudge:
         self._key = key
 
     def __call__(self, lease: Lease) -> Judged:
-        """Judge the hold's own job and claim, whatever the bundle has in their place: see `Judge`."""
-        capture, bundle = lease.record.capture(lease.seq), Bundle.decode(lease.bundle)
+        """Judge: see `Judge`."""
+        bundle, claimed_at = bundle_of(lease), lease.record.capture(lease.seq).claimed_at
         policy = self._policies.get(lease.record.policy)
         if policy is None:
             raise Misuse(f"this worker has no policy {lease.record.policy}")
-        if capture.claim is None or capture.claimed_at is None:
+        if claimed_at is None:
             raise Misuse("a capture that nobody claimed is in the queue")
         answers = () if lease.answers is None else decode_answers(lease.answers)
         verdict = self._verifier.verify(
-            replace(bundle.exchange, job=lease.record.job, claim=capture.claim),
+            bundle.exchange,
             bundle.evidence,
             policy=policy,
-            now=capture.claimed_at,
+            now=claimed_at,
             answers=(*answers, *_answers_of(lease)),
         )
         drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
         return Judged(Receipt.issue(verdict, self._key), awaits_opening=drawn)
+
+
+def bundle_of(lease: Lease) -> Bundle:
+    """Give what a check of a lease judges: the hold's own job and claim, whatever was handed in for them.
+
+    Raises:
+        Malformed: what was handed in does not parse.
+
+    """
+    bundle, claim = Bundle.decode(lease.bundle), lease.record.capture(lease.seq).claim
+    exchange = replace(bundle.exchange, job=lease.record.job, claim=claim or bundle.exchange.claim)
+    return replace(bundle, exchange=exchange)
+
+
+def _evidence_of(lease: Lease) -> tuple[Wanted, ...]:
+    try:
+        data = bundle_of(lease).encode()
+    except Malformed:
+        data = lease.bundle  # it will be judged by nobody, and may have to be shown
+    return recheckable(lease.hold, lease.seq, data, lease.answers)
 
 
 def _answers_of(lease: Lease) -> tuple[Answer, ...]:
@@ -167,6 +189,7 @@ class Worker:
             kept=0,
         )
         self._under_way: dict[Future[Judged], Lease] = {}
+        self._suspects: deque[Lease] = deque()
         self._beaten = self._timed = self._paid = 0.0
 
     def run(self, stop: threading.Event, *, until_empty: bool = False) -> WorkerRecord:
@@ -179,17 +202,19 @@ class Worker:
         """
         terms = self._terms
         with ThreadPoolExecutor(terms.parallel, thread_name_prefix="check") as pool:
-            while not stop.is_set() or self._under_way:
+            while not stop.is_set() or self._under_way or self._suspects:
                 try:
                     if stop.is_set():
                         self._let_go()
                     self._say_so()
-                    taken = 0 if stop.is_set() else self._take(pool)
+                    taken = 0 if stop.is_set() or self._suspects else self._take(pool)
+                    self._begin_suspect(pool)
                     self._finish()
-                    if until_empty and not self._under_way and not taken and self._is_empty():
+                    if taken or self._under_way or self._suspects:
+                        continue
+                    if until_empty and self._is_empty():
                         break
-                    if not self._under_way and not taken:
-                        stop.wait(terms.poll_s)
+                    stop.wait(terms.poll_s)
                 except (EscrowFailure, Refused) as failure:
                     # The database is away or busy. Nothing is lost: leases end, and rulings can be repeated.
                     self._log(f"the escrow does not answer: {failure}")
@@ -205,18 +230,32 @@ class Worker:
         leases = self._queue.take(self.record.id, limit=room, lease_s=self._terms.lease_s, now=self._clock())
         self._keep(leases)
         for lease in leases:
-            self._under_way[pool.submit(self._check, lease)] = lease
+            if lease.is_suspect:
+                self._suspects.append(lease)
+            else:
+                self._under_way[pool.submit(self._judge, lease)] = lease
         return len(leases)
+
+    def _begin_suspect(self, pool: ThreadPoolExecutor) -> None:
+        """Begin one of the checks that may take this worker down, once there is nothing to take with it."""
+        if self._under_way or not self._suspects:
+            return
+        lease = self._suspects[0]
+        try:
+            self._queue.begin(lease, now=self._clock())
+        except Refused as refusal:
+            if refusal.code != "escrow.lease_ended":
+                raise
+            self._log(f"{lease.hold}:{lease.seq}: {refusal}")
+        else:
+            self._under_way[pool.submit(self._judge, lease)] = lease
+        self._suspects.popleft()
 
     def _keep(self, leases: Sequence[Lease]) -> None:
         """Keep the evidence of what was taken. Where it cannot be kept it is checked all the same."""
         if self._evidence is None or not leases:
             return
-        wanted = [
-            piece
-            for lease in leases
-            for piece in recheckable(lease.hold, lease.seq, lease.bundle, lease.answers)
-        ]
+        wanted = [piece for lease in leases for piece in _evidence_of(lease)]
         try:
             kept = self._evidence.keep_many(wanted, now=self._clock())
         except Misuse as failure:
@@ -225,13 +264,6 @@ class Worker:
         for piece, outcome in zip(wanted, kept, strict=True):
             if isinstance(outcome, Refused):
                 self._log(f"{piece.hold}:{piece.seq}: the {piece.kind} is not kept: {outcome}")
-
-    def _check(self, lease: Lease) -> Judged:
-        """Judge a lease, in a thread of the pool."""
-        if lease.is_suspect:
-            # It may be what took the last worker down: should it take this one, that is to be known.
-            self._queue.begin(lease, now=self._clock())
-        return self._judge(lease)
 
     def _finish(self) -> None:
         """Settle what is judged by now, waiting for something to be."""
@@ -305,8 +337,11 @@ class Worker:
         for future, lease in list(self._under_way.items()):
             if future.cancel():
                 del self._under_way[future]
-                now = self._clock()
-                self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, begun=False)
+                self._suspects.append(lease)
+        while self._suspects:
+            now = self._clock()
+            self._queue.give_back(self._suspects[0], outcome="stopped", after_s=0, now=now, begun=False)
+            self._suspects.popleft()
 
     def _say_so(self) -> None:
         """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""
@@ -315,10 +350,9 @@ class Worker:
             self._beaten = now
             self.record = replace(self.record, beat_at=self._clock())
             self._queue.beat(self.record)
-            if self._under_way:
+            if leases := [*self._under_way.values(), *self._suspects]:
                 begun = [lease for future, lease in self._under_way.items() if future.running()]
-                leases, lease_s = self._under_way.values(), self._terms.lease_s
-                self._queue.renew(leases, begun=begun, lease_s=lease_s, now=self._clock())
+                self._queue.renew(leases, begun=begun, lease_s=self._terms.lease_s, now=self._clock())
         if now - self._timed >= TIMERS_EVERY_S:
             self._timed = now
             self._escrow.run_timers(self._clock())

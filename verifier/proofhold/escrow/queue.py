@@ -43,6 +43,7 @@ _FIRST = " ORDER BY w.ready_at, w.hold, w.seq LIMIT ?"
 _WORKERS = (
     "SELECT id, host, pid, started_at, beat_at, stopped_at, settled, kept FROM worker ORDER BY started_at, id"
 )
+_SILENT = "SELECT 1 FROM attempt WHERE hold = ? AND seq = ? AND outcome = ? LIMIT 1"
 _ALONE = {Dialect.SQLITE: "", Dialect.POSTGRES: " FOR NO KEY UPDATE OF h SKIP LOCKED"}
 """Workers do not wait for each other: what one is looking at, another passes over."""
 
@@ -63,7 +64,7 @@ class Lease:
     secret: bytes
     """The job's sampling secret, revealed since the claim is recorded."""
     is_suspect: bool = False
-    """An earlier lease ended, and nobody knows whether its check began: `begin` before this one's does."""
+    """An earlier lease ended without a word: `begin` before this one's check does, and begin it alone."""
     is_raised: bool = False
     """The guard wants a check, whatever the draw says (PROTOCOL P11)."""
 
@@ -339,7 +340,7 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
 
 def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) -> Lease | None:
     """Take one capture; None if it leaves the queue, or waits for somebody else."""
-    before, is_suspect = capture.leases, capture.leases > capture.attempts
+    before = capture.leases
     capture = timers.advance(books, capture, now=now)
     if capture.state is State.VERIFYING:
         # Somebody who does not work from the queue has it.
@@ -363,9 +364,19 @@ def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) 
         bundle=bytes(work["bundle"]),
         answers=None if work["answers"] is None else bytes(work["answers"]),
         secret=bytes(secret["secret"]),
-        is_suspect=is_suspect,
+        is_suspect=_is_suspect(books, capture),
         is_raised=guarding.is_raised(books, capture.hold),
     )
+
+
+def _is_suspect(books: Books, capture: Capture) -> bool:
+    """Tell whether an earlier lease ended without a word; the newest is there already."""
+    last = books.find(ATTEMPT, capture.hold, capture.seq, capture.leases - 1)
+    if last is not None and last["outcome"] == LEASE_END:
+        return True
+    if capture.leases <= capture.attempts + 1:
+        return False  # what ended without a word first was not counted
+    return books.tx.execute(_SILENT, (capture.hold, capture.seq, LEASE_END)).fetchone() is not None
 
 
 def _renew(
