@@ -97,11 +97,11 @@ def test_silence_becomes_unknown_and_waits_for_somebody_who_knows(book: PaymentB
     for _ in range(2):
         with refused("payment.settlement_unknown"):
             settle(book, now=late)
-    assert [payment.status for payment in book.unsettled()] == [Status.UNKNOWN]
+    assert [payment.status for payment in book.unsettled(now=late)] == [Status.UNKNOWN]
     book.end_settling(PAYMENT, Status.FAILED, reference="", now=late)
     with refused("payment.failed"):
         settle(book, now=late)
-    assert book.unsettled() == ()
+    assert book.unsettled(now=late) == ()
 
 
 def test_without_a_verdict_for_it_nothing_settles(book: PaymentBook) -> None:

@@ -185,7 +185,7 @@ def test_an_unknown_outcome_is_never_settled_again_blindly(desk: Desk) -> None:
     assert (response.success, response.error_reason) == (False, "payment.settlement_unknown")
     assert "hunter2" not in response.model_dump_json()
     desk.refuses("payment.settlement_unknown", desk.shop.pay(hold))
-    assert [payment.job for payment in desk.gate.book.unsettled()] == [hold.id]
+    assert [payment.job for payment in desk.gate.book.unsettled(now=NOW)] == [hold.id]
 
 
 def test_a_pending_settlement_keeps_x402s_own_word_and_is_asked_about(desk: Desk) -> None:

@@ -306,7 +306,7 @@ def test_never_402_after_an_unknown_settle(shop: Shop, word: str) -> None:
         [response] = run(shop, shop.pay(hold), app=app)
         assert (response.status_code, response.json()) == (503, {"code": "payment.settlement_unknown"})
     assert (shop.ledger.calls, shop.handled) == (1, 1)
-    [payment] = shop.gate.book.unsettled()
+    [payment] = shop.gate.book.unsettled(now=shop.hall.now)
     assert (payment.status, payment.job) == (Status.UNKNOWN, hold.id)
     shop.gate.book.end_settling(payment.id, Status.SETTLED, reference="0xfound", now=shop.hall.now)
     [response] = run(shop, shop.pay(hold), app=app)

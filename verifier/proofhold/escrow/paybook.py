@@ -41,6 +41,14 @@ class Status(StrEnum):
     """The verdict speaks against it."""
 
 
+class Deposit(StrEnum):
+    """What is known of a deposit that was made before the answer."""
+
+    SENT = "sent"
+    """It may lie where it was sent to."""
+    RETURNED = "returned"
+
+
 @dataclass(frozen=True, slots=True)
 class GatedPayment:
     """One payment as it stands."""
@@ -59,6 +67,8 @@ class GatedPayment:
     receipt: bytes | None
     reference: str | None
     answer: bytes | None
+    deposit: Deposit | None
+    """What became of its deposit, if it had one."""
 
 
 class PaymentBook:
@@ -71,14 +81,20 @@ class PaymentBook:
         """Give a payment, or None if it was never seen."""
         return self._store.read(lambda tx: _find(tx, payment))
 
-    def unsettled(self) -> tuple[GatedPayment, ...]:
-        """Give the payments of which nobody knows whether they settled, or that are being settled."""
+    def unsettled(self, *, now: int) -> tuple[GatedPayment, ...]:
+        """Give the payments that somebody has to look after, oldest first.
+
+        Those of which nobody knows whether they settled, or that are being settled; and those whose deposit
+        may lie where it was sent to for good, since whoever had them in hand has gone silent, or was to give
+        the deposit back and has not said that it did.
+        """
 
         def operation(tx: StoreTransaction) -> tuple[GatedPayment, ...]:
             sql = (
-                "SELECT id FROM gated_payment WHERE status IN ('settling', 'unknown') ORDER BY changed_at, id"
+                "SELECT id FROM gated_payment WHERE status IN ('settling', 'unknown') OR (deposit = 'sent'"
+                " AND status <> 'settled' AND lease_end <= ?) ORDER BY changed_at, id"
             )
-            return tuple(_require(tx, row["id"]) for row in tx.execute(sql).fetchall())
+            return tuple(_require(tx, row["id"]) for row in tx.execute(sql, (now,)).fetchall())
 
         return self._store.read(operation)
 
@@ -119,6 +135,8 @@ class PaymentBook:
             if found.lease_end > now and not adopts:
                 raise Refused("payment.in_progress", "the same payment is being answered")
             _set(tx, found, found.status if deposit else Status.OPEN, now, lease_end=now + lease_s)
+            if deposit:
+                _set_deposit(tx, payment, Deposit.SENT)
             return _require(tx, payment)
 
         return self._store.write(operation)
@@ -231,6 +249,24 @@ class PaymentBook:
 
         self._store.write(operation)
 
+    def end_deposit(self, payment: str, deposit: Deposit | None, *, reference: str = "", now: int) -> None:
+        """Record that a deposit was given back, or (None) that it was never made.
+
+        What nobody has answered or settled by then never will be: the payment has failed.
+        """
+
+        def operation(tx: Any) -> None:
+            found = _require(tx, payment)
+            _set_deposit(tx, payment, deposit)
+            if found.status not in (Status.SETTLED, Status.REFUSED):
+                _set(tx, found, Status.FAILED, now, reference=reference or found.reference)
+
+        self._store.write(operation)
+
+
+def _set_deposit(tx: Any, payment: str, deposit: Deposit | None) -> None:
+    tx.execute("UPDATE gated_payment SET deposit = ? WHERE id = ?", (deposit, payment))
+
 
 def _take(tx: Any, found: GatedPayment, now: int) -> GatedPayment:
     match found.status:
@@ -303,4 +339,5 @@ def _find(tx: Any, payment: str) -> GatedPayment | None:
         receipt=None if row["receipt"] is None else bytes(row["receipt"]),
         reference=row["reference"],
         answer=None if row["answer"] is None else bytes(row["answer"]),
+        deposit=None if row["deposit"] is None else Deposit(row["deposit"]),
     )

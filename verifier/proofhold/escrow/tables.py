@@ -135,7 +135,7 @@ GATED_PAYMENT = Table(
     "gated_payment",
     ("id",),
     {"id": _T, "binding": _T, "status": _T, "lease_end": _N, "job": _T, "seq": _N, "outcome": _T}
-    | {"amount": _A, "receipt": _B, "reference": _T, "answer": _B, "changed_at": _N},
+    | {"amount": _A, "receipt": _B, "reference": _T, "answer": _B, "changed_at": _N, "deposit": _T},
 )
 WEBHOOK = Table("webhook", ("id",), {"id": _T, "url": _T, "secret": _B, "added_at": _N, "removed_at": _N})
 WEBHOOK_DELIVERY = Table(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proofhold.errors import Misuse
-from proofhold.escrow.paybook import GatedPayment, PaymentBook, Status
+from proofhold.escrow.paybook import Deposit, GatedPayment, PaymentBook, Status
 from proofhold.escrow.refusals import Refused
 from proofhold.integrations.terms import EXTENSION, PaymentTerms
 from proofhold.settlement import Mode
@@ -104,6 +104,10 @@ class SettlementHooks:
         if context.result.success and extra.get(EXTENSION) != REPLAYED:
             self._end(context, Status.SETTLED, context.result.transaction)
 
+    def returned(self, context: SettleResultContext) -> None:
+        """Record that a deposit was given back."""
+        self._end_deposit(context, Deposit.RETURNED, context.result.transaction)
+
     def failed(self, context: SettleFailureContext) -> RecoveredSettleResult:
         """Record a failure, and answer it with a code. Only some reasons say that nothing was sent."""
         from x402.schemas import RecoveredSettleResult, SettleResponse
@@ -111,7 +115,10 @@ class SettlementHooks:
         # A failed response comes as a bare Exception of its reason; whatever else was raised is no answer.
         reason = str(context.error) if type(context.error) is Exception else ""
         status = Status.FAILED if reason in NOT_SENT else Status.UNKNOWN
-        self._end(context, status, PENDING if reason == PENDING else "")
+        if status is Status.FAILED and context.phase == "before-handler":
+            self._end_deposit(context, None)
+        else:
+            self._end(context, status, PENDING if reason == PENDING else "")
         code = "payment.failed" if status is Status.FAILED else "payment.settlement_unknown"
         network = context.requirements.network
         response = SettleResponse(success=False, error_reason=code, transaction="", network=network)
@@ -126,6 +133,14 @@ class SettlementHooks:
         except Exception:
             # It stays "settling", and past its lease "unknown": nobody settles it again.
             log.exception("the end of a settlement was not recorded")
+
+    def _end_deposit(self, context: SettleContext, deposit: Deposit | None, reference: str = "") -> None:
+        try:
+            terms = PaymentTerms.of(context.payment_payload)
+            self.book.end_deposit(terms.id, deposit, reference=reference, now=self.clock())
+        except Exception:
+            # It stays "sent", and is among what somebody has to look after.
+            log.exception("what became of a deposit was not recorded")
 
     def _abort(self, result: AbortResult) -> AbortResult | None:
         if self.mode is Mode.SHADOW:

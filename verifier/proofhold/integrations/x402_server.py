@@ -201,9 +201,11 @@ class ServerGate:
         return result
 
     async def after_settle(self, context: SettleResultContext) -> None:
-        """Record a settlement; a hook. A deposit or its refund is none."""
+        """Record a settlement, or that a deposit was given back; a hook. A deposit itself is neither."""
         if context.phase == "after-handler":
             await asyncio.to_thread(self._hooks.after, context)
+        elif context.phase == "cancel" and context.result.success:
+            await asyncio.to_thread(self._hooks.returned, context)
 
     async def settle_failed(self, context: SettleFailureContext) -> RecoveredSettleResult:
         """Record a failure and answer it with a code; a hook."""
