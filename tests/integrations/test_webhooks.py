@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +24,7 @@ from escrow_builders import START, Scene, memory_folder, refused
 from proofhold.errors import Misuse
 from proofhold.escrow import LedgerRail, Ruling
 from proofhold.escrow.webhooks import LEASE_S, DeliveryStatus, WebhookBook
+from proofhold.integrations import webhooks
 from proofhold.integrations.webhooks import JITTER, PAUSES_S, Messenger, Told, secret_in_words
 from proofhold_cli import main
 from simulated_cards import serving
@@ -198,6 +202,78 @@ def test_one_that_cannot_be_reached_holds_up_no_other(office: Office) -> None:
     assert office.run() == Told(delivered=1, failed=1)
     [delivery] = office.book.deliveries(DeliveryStatus.DUE)
     assert (delivery.webhook.id, delivery.answered) == ("nobody", None)
+
+
+class HostileReceiver:
+    """Accepts whoever comes, and answers without end: piece after piece, until the other side has enough."""
+
+    def __init__(self, first: bytes, piece: bytes, pause_s: float = 0.0) -> None:
+        self._first, self._piece, self._pause_s = first, piece, pause_s
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/hook"
+        self.cut_off = threading.Semaphore(0)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(self._first)
+            while True:
+                connection.sendall(self._piece)
+                time.sleep(self._pause_s)
+        self.cut_off.release()
+
+
+@pytest.mark.parametrize(
+    ("first", "piece", "pause_s", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"x-more: 1\r\n", 0.02, Told(delivered=1, failed=1)),
+        (b"", b"H", 0.02, Told(delivered=1, failed=1)),
+        (b"HTTP/1.1 200 OK\r\n", b"x-more: " + b"1" * 4_096 + b"\r\n", 0.0, Told(delivered=1, failed=1)),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"more " * 20_000, 0.0, Told(delivered=2)),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\n\r\n", b"-", 0.02, Told(1, 1)),
+    ],
+    ids=["header by header", "byte by byte", "endless headers", "endless body", "elsewhere"],
+)
+def test_a_receiver_that_never_ends_its_answer_is_cut_off(
+    office: Office,
+    monkeypatch: pytest.MonkeyPatch,
+    first: bytes,
+    piece: bytes,
+    pause_s: float,
+    told: Told,
+) -> None:
+    """It costs an attempt its deadline, and nobody else's messages anything."""
+    monkeypatch.setattr(webhooks, "DEADLINE_S", 0.3)
+    hostile = HostileReceiver(first, piece, pause_s)
+    office.add("hostile", hostile.url)
+    office.scene.fund()
+    assert office.run() == told
+    assert hostile.cut_off.acquire(timeout=30)
+    hostile.close()
+
+
+def test_a_receiver_that_does_not_answer_costs_the_others_one_round(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is due to it, so much is tried as there are threads; the rest waits for the next round."""
+    monkeypatch.setattr(webhooks, "DEADLINE_S", 0.1)
+    hostile = HostileReceiver(b"", b"H", 0.02)
+    office.add("hostile", hostile.url)
+    for _ in range(9):
+        office.scene.fund()
+    assert office.run(threads=2) == Told(delivered=9, failed=2)
+    assert len(office.book.deliveries(DeliveryStatus.DUE)) == 9
+    hostile.close()
 
 
 def test_messengers_side_by_side_tell_everything_once(office: Office) -> None:

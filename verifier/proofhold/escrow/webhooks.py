@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -33,6 +33,7 @@ _DELIVERY = (
     " t.hold, t.seq, t.subject, t.source, t.event, t.target, t.at, t.cause FROM webhook_delivery AS d"
     " JOIN webhook AS w ON w.id = d.webhook JOIN transition AS t ON t.id = d.outbox"
 )
+_DUE = "WHERE d.webhook = ? AND d.status = 'due' AND d.due_at <= ?"
 
 
 class DeliveryStatus(StrEnum):
@@ -161,13 +162,27 @@ class WebhookBook:
             done += more
         return done
 
-    def claim(self, *, now: int, limit: int) -> tuple[Delivery, ...]:
-        """Take deliveries that are due, each counted as an attempt; nobody else gets them meanwhile."""
+    def claim(
+        self, *, now: int, limit: int, each: int | None = None, without: Collection[str] = ()
+    ) -> tuple[Delivery, ...]:
+        """Take deliveries that are due, each counted as an attempt; nobody else gets them meanwhile.
+
+        Args:
+            now: unix seconds.
+            limit: how many at most.
+            each: how many of one receiver at most, so that none of them keeps the others waiting.
+            without: receivers that are to be left alone.
+
+        """
 
         def operation(tx: Any) -> tuple[Delivery, ...]:
-            sql = f"{_DELIVERY} WHERE d.status = 'due' AND d.due_at <= ? ORDER BY d.due_at, d.outbox LIMIT ?"
-            found = [_delivery(row) for row in tx.execute(sql, (now, limit)).fetchall()]
-            return tuple(delivery for delivery in found if _take(tx, delivery, now))
+            rows = []
+            for webhook in _active(tx):
+                if webhook.id not in without:
+                    sql = f"{_DELIVERY} {_DUE} ORDER BY d.due_at, d.outbox LIMIT ?"
+                    rows += tx.execute(sql, (webhook.id, now, each or limit)).fetchall()
+            oldest = sorted(map(_delivery, rows), key=lambda due: (due.due_at, due.number))[:limit]
+            return tuple(delivery for delivery in oldest if _take(tx, delivery, now))
 
         return self._store.write(operation)
 

@@ -20,6 +20,7 @@ from proofhold import canonical
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import Escrow
 from proofhold.escrow.webhooks import Delivery, DeliveryStatus, Webhook, WebhookBook
+from proofhold.integrations.deadline import Deadline
 from proofhold.settlement import Clock, system_clock
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ JITTER: Final = 0.2
 """By which share a pause is lengthened or shortened at random, so that receivers do not get herds."""
 MAX_RETRY_AFTER_S: Final = 86_400
 TIMEOUT_S: Final = 15.0
-BATCH: Final = 64
+"""How long a receiver may be silent."""
+DEADLINE_S: Final = 20.0
+"""How long an attempt may take as a whole, whatever trickles in meanwhile."""
+BATCH: Final = 4
+"""How many messages are taken up a thread: few enough for all of them to be tried within a claim's lease."""
 GONE: Final = 410
 """By this status a receiver says that it wants to be told no more."""
 
@@ -83,47 +88,59 @@ class Messenger:
         """Hand out what the outbox holds, and try everything that is due once."""
         self._book.fan_out(now=self._clock())
         ended: list[DeliveryStatus] = []
+        limit, silent = BATCH * self._threads, set[str]()
         with ThreadPoolExecutor(self._threads) as pool:
-            while claimed := self._book.claim(now=self._clock(), limit=BATCH):
-                ended += pool.map(self._try, claimed)
+            while claimed := self._book.claim(
+                now=self._clock(), limit=limit, each=self._threads, without=silent
+            ):
+                for delivery, (status, answered) in zip(claimed, pool.map(self._try, claimed), strict=True):
+                    ended.append(status)
+                    if answered is None:
+                        silent.add(delivery.webhook.id)  # it has cost the others enough for this round
         return Told(
             delivered=ended.count(DeliveryStatus.DELIVERED),
             failed=ended.count(DeliveryStatus.DUE),
             dead=ended.count(DeliveryStatus.DEAD),
         )
 
-    def _try(self, delivery: Delivery) -> DeliveryStatus:
+    def _try(self, delivery: Delivery) -> tuple[DeliveryStatus, int | None]:
+        """Try a delivery once; give what it is then, and the status that was answered."""
         answered, retry_after_s = self._post(delivery)
-        now = self._clock()
+        due_at = self._clock()
         if answered is not None and 200 <= answered < 300:
-            self._book.record(delivery, DeliveryStatus.DELIVERED, answered=answered, due_at=now)
-            return DeliveryStatus.DELIVERED
-        if answered == GONE or delivery.attempts >= len(PAUSES_S):
-            self._book.record(delivery, DeliveryStatus.DEAD, answered=answered, due_at=now)
-            return DeliveryStatus.DEAD
-        pause_s = PAUSES_S[delivery.attempts] * (1 - JITTER + 2 * JITTER * self._jitter())
-        due_at = now + max(round(pause_s), retry_after_s)
-        self._book.record(delivery, DeliveryStatus.DUE, answered=answered, due_at=due_at)
-        return DeliveryStatus.DUE
+            status = DeliveryStatus.DELIVERED
+        elif answered == GONE or delivery.attempts >= len(PAUSES_S):
+            status = DeliveryStatus.DEAD
+        else:
+            status = DeliveryStatus.DUE
+            pause_s = PAUSES_S[delivery.attempts] * (1 - JITTER + 2 * JITTER * self._jitter())
+            due_at += max(round(pause_s), retry_after_s)
+        self._book.record(delivery, status, answered=answered, due_at=due_at)
+        return status, answered
 
     def _post(self, delivery: Delivery) -> tuple[int | None, int]:
         """Post a message; give the status of the answer, if there was one, and how long it asks to wait."""
         import httpx
 
         body = body_of(delivery)
-        headers = {"content-type": "application/json"} | sign(
+        # A connection of its own, which can be cut off without anybody else noticing.
+        headers = {"content-type": "application/json", "connection": "close"} | sign(
             delivery.webhook, message_id(self._escrow.id, delivery.number), body, at=self._clock()
         )
         try:
             # Streamed and closed unread: a receiver's answer is its status, however long its body is.
-            with self._client.stream(
-                "POST",
-                delivery.webhook.url,
-                content=body,
-                headers=headers,
-                timeout=TIMEOUT_S,
-                follow_redirects=False,
-            ) as response:
+            with (
+                Deadline(DEADLINE_S) as deadline,
+                self._client.stream(
+                    "POST",
+                    delivery.webhook.url,
+                    content=body,
+                    headers=headers,
+                    timeout=TIMEOUT_S,
+                    follow_redirects=False,
+                    extensions={"trace": deadline.trace},
+                ) as response,
+            ):
                 return response.status_code, _retry_after_s(response.headers.get("retry-after", ""))
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return None, 0
