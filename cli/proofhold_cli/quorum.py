@@ -19,7 +19,7 @@ def quorum_group() -> None:
 @click.argument("home", type=ESCROW)
 @click.option("--above", required=True, help="A higher price than this takes them, such as 100.")
 @click.option(
-    "--need", type=click.IntRange(2, 16), required=True, help="How many verifiers must say the same."
+    "--need", type=click.IntRange(1, 16), required=True, help="How many verifiers must say the same."
 )
 @click.option("--trust", "trust_file", type=FILE, required=True, help="The trust file of those that count.")
 @click.option("--currency", default="USDC:6", show_default=True, help="Code and decimal places.")
@@ -30,7 +30,9 @@ def set_command(
 ) -> None:
     """Let no money of a hold above a price move until NEED verifiers have said the same.
 
-    The job's own verifier is one of them. Verifiers are told apart by their names in the trust file.
+    The job's own verifier is one of them. Verifiers are told apart by their names in the trust file, which is
+    copied into the escrow: after "keys rotate" or "keys revoke" hand it in again. With "--above 0 --need 1"
+    every job takes a receipt of its verifier alone, and of a key that the trust file has for that time.
     """
     from proofhold.escrow.home import open_home
     from proofhold.escrow.quorums import QuorumBook
@@ -43,4 +45,5 @@ def set_command(
     if as_json:
         echo_json({"above": above, "currency": unit.code, "need": need})
     else:
-        click.echo(f"above {above} {unit.code}, {need} verifiers must say the same")
+        say = "1 trusted verifier must say so" if need == 1 else f"{need} verifiers must say the same"
+        click.echo(f"above {above} {unit.code}, {say}")

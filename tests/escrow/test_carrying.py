@@ -8,10 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from escrow_builders import BUYER, OPERATOR, PRICE, START, USDC, Scene, make_decline, refused
+from escrow_builders import (
+    BUYER,
+    OPERATOR,
+    PRICE,
+    START,
+    USDC,
+    Scene,
+    ScriptedRail,
+    make_decline,
+    refused,
+)
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow import LedgerRail, PostgresEscrow, Ruling, SqliteEscrow
 from proofhold.escrow.desk import LedgerEscrow
+from proofhold.escrow.payments import LEASE_S
 from proofhold.guard import Terms
 from proofhold.job import PPM
 from proofhold.money import Currency
@@ -66,6 +77,56 @@ def test_nothing_is_lost_on_the_way(folder: Path, here: str, there: str) -> None
             scene.escrow, scene.funded = carried, 100
             scene.apply(scene.claimed(sampling_rate_ppm=PPM), Ruling.RELEASE)
             carried.pump(LedgerRail(), now=START)
+            assert carried.audit() == ()
+
+
+def run_until_it_trips(scene: Scene, rail: ScriptedRail) -> None:
+    while True:
+        scene.escrow.pump(rail, now=scene.now + LEASE_S)
+
+
+@pytest.mark.parametrize(("here", "there"), [("sqlite", "postgres"), ("postgres", "sqlite")])
+def test_what_was_under_way_goes_on_where_it_is_carried_to(folder: Path, here: str, there: str) -> None:
+    """Leases, attempts, payments that nobody knows the outcome of, dead workers: all of it is in the rows."""
+    (folder / "here").mkdir()
+    (folder / "there").mkdir()
+    with make_store(here, folder / "here") as one, make_store(there, folder / "there") as other:
+        scene, rail = Scene.create(one), ScriptedRail("late", "lost", "broken")
+        late, lost, broken, checked, held = (scene.claimed(verification_s=10**6) for _ in range(5))
+        for hold in (checked, held):
+            scene.escrow.queue.add(hold.id, 0, hold.id.encode(), now=scene.now)
+        leases = {
+            lease.hold: lease for lease in scene.escrow.queue.take("w", limit=2, lease_s=10, now=scene.now)
+        }
+        scene.escrow.queue.begin(leases[checked.id], now=scene.now)
+        for hold in (late, lost):
+            scene.apply(hold, Ruling.RELEASE)
+            scene.escrow.pump(rail, now=scene.now)
+        scene.apply(broken, Ruling.REFUND)
+        with pytest.raises(RuntimeError):  # the process trips over its rail, with a payment in hand
+            run_until_it_trips(scene, rail)
+        scene.escrow.export_to(folder / "export")
+        scene.escrow.close()
+        with import_to(other, folder / "export") as carried:
+            scene.escrow, scene.now = carried, scene.now + 2 * LEASE_S
+            # A worker that was left behind with its lease can do nothing here; its job is another's to begin.
+            with refused("escrow.lease_ended"):
+                carried.queue.begin(leases[held.id], now=scene.now)
+            again = {
+                lease.hold: lease for lease in carried.queue.take("v", limit=9, lease_s=10, now=scene.now)
+            }
+            assert {(lease.number, lease.is_suspect) for lease in again.values()} == {(2, True)}
+            assert carried.hold(checked.id).capture(0).attempts == 1
+            assert carried.hold(held.id).capture(0).attempts == 0
+            for hold in (checked, held):
+                scene.apply(hold, Ruling.RELEASE)
+            while (pumped := carried.pump(rail, now=scene.now)).paid or pumped.unknown:
+                scene.now += LEASE_S
+            assert sorted(map(str, rail.paid)) == sorted(
+                f"{hold.id}:0:{'refund' if hold is broken else 'release'}"
+                for hold in (late, lost, broken, checked, held)
+            ), "each once, whatever its rail had said to the other escrow"
+            assert [a.outcome for a in carried.queue.attempts(held.id, 0)] == ["lease_end", "release"]
             assert carried.audit() == ()
 
 

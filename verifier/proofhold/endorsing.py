@@ -1,4 +1,7 @@
-"""k of n: above a price, money moves when several verifiers say the same, each by its own receipt (P13)."""
+"""k of n: above a price, money moves when several verifiers say the same, each by its own receipt (P13).
+
+With one of one, above nothing, it is how a verifier's key is taken back: only those in the trust file count.
+"""
 
 from __future__ import annotations
 
@@ -77,9 +80,11 @@ def endorse(
         receipt=receipt.encode(),
         now=now,
     )
-    receipts = {signer: Receipt.decode(data) for signer, data in kept.items()}
+    # What came in before its key was revoked does not count any more, the job's own verifier's neither.
+    decoded = {signer: Receipt.decode(data) for signer, data in kept.items()}
+    receipts = {signer: r for signer, r in decoded.items() if quorum.trust.trusts(signer, r.now)}
     # By name: a verifier that rotated its key is still one verifier.
-    names = {quorum.trust.who(signer, r.now) for signer, r in receipts.items()} - {None}
+    names = {quorum.trust.who(signer, r.now) for signer, r in receipts.items()}
     own = receipts.get(record.verifier)
     missing = max(0, quorum.need - len(names), 0 if own is not None else 1)
     return Endorsed(missing, own or receipt)

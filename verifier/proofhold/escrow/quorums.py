@@ -19,7 +19,7 @@ from proofhold.escrow.store import Store
 from proofhold.keys import Key, TrustStore
 from proofhold.money import Currency
 
-LEAST_NEED, MAX_NEED = 2, 16
+MAX_NEED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class QuorumBook:
         """Ask for several receipts in a currency from now on, also for holds that are funded already.
 
         Raises:
-            Misuse: fewer than two or more than sixteen, or more than the trust store has names.
+            Misuse: none or more than sixteen, or more than the trust store has names.
             Refused: ``escrow.currency``, nothing of it was ever deposited here; ``escrow.amount``.
 
         """
         names = {trusted.name for trusted in trust.keys}
-        if not LEAST_NEED <= need <= MAX_NEED or need > len(names):
-            raise Misuse(f"need: got {need}, expected {LEAST_NEED} to {MAX_NEED}, of {len(names)} verifiers")
+        if not 1 <= need <= MAX_NEED or need > len(names):
+            raise Misuse(f"need: got {need}, expected 1 to {MAX_NEED}, of {len(names)} verifiers")
         if above < 0:
             raise Misuse(f"above: got {above}, expected no less than nothing")
 
