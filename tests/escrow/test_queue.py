@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from escrow_builders import START, VERIFICATION_S, Scene, digest_of, refused
+from escrow_builders import OUTPUT, START, VERIFICATION_S, Scene, digest_of, make_claim, refused
 from proofhold.errors import Misuse
 from proofhold.escrow import MAX_ATTEMPTS, HoldRecord, Ruled, Ruling
 from proofhold.escrow.queue import Lease, WorkerRecord
+from proofhold.job import PPM
 from stores import Store
 
 LEASE_S = 10
@@ -237,6 +238,19 @@ def test_what_time_or_people_decided_leaves_the_queue(scene: Scene, store: Store
     scene.escrow.run_timers(scene.now)
     assert {scene.state(hold) for hold in holds} == {"disputed"}
     assert take(scene) == ()
+    assert store.query("SELECT count(*) FROM work") == [(0,)]
+
+
+def test_captures_of_one_hold_leave_the_queue_together(scene: Scene, store: Store) -> None:
+    """What one of them does to the bond, the other finds done."""
+    hold = scene.fund(captures=3, sampling_rate_ppm=PPM)
+    for seq, amount in enumerate((100, 200)):
+        scene.escrow.record_claim(make_claim(hold.job, seq=seq, amount=amount), OUTPUT, now=scene.now)
+        scene.escrow.queue.add(hold.id, seq, b"a bundle", now=scene.now)
+    scene.now += VERIFICATION_S
+    assert take(scene) == ()
+    assert [c.state for c in scene.escrow.hold(hold.id).captures[:2]] == ["disputed", "disputed"]
+    assert scene.escrow.audit() == ()
     assert store.query("SELECT count(*) FROM work") == [(0,)]
 
 

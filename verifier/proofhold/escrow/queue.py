@@ -329,8 +329,9 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
     books.fetch(ATTEMPT, [(c.hold, c.seq, n) for c in captures for n in (c.leases, c.leases + 1)])
     books.fetch(GUARD_HOLD, [(c.hold,) for c in captures])
     leases = []
-    for capture in captures:
-        work = books.find(WORK, capture.hold, capture.seq)
+    for hold, seq in keys:
+        capture = moves.load(books, hold, seq)  # as it is by now: another of its hold may have moved the bond
+        work = books.find(WORK, hold, seq)
         if work is not None and work["ready_at"] <= now and capture.changed_at <= now:
             lease = _lease(books, capture, worker, lease_s, now)
             leases += [lease] if lease else []
