@@ -1,19 +1,17 @@
 """The escrow against a model of the protocol that knows no database: the same calls, the same outcome.
 
-The model is written from the protocol, not from the escrow's table of states: plain Python, one holder of
-money a name, everything at once. Whatever sequence of calls hypothesis finds, both must accept and refuse the
-same, and end with every capture, bond and balance alike.
+Whatever sequence of calls hypothesis finds, both must accept and refuse the same, and end with every capture,
+bond, balance and attempt of a worker alike.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
+import hashlib
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -30,259 +29,30 @@ from hypothesis.stateful import (
 
 from escrow_builders import (
     BOND,
-    BUYER,
     OUTPUT,
-    PAYEE,
     PRICE,
-    PROVIDER,
     Scene,
     digest_of,
     make_claim,
     make_decline,
     make_resolution,
 )
-from proofhold.escrow import AccountKind, Adjudged, LedgerRail, Refused, Ruling
-from proofhold.job import PPM, Fee, ResolutionOutcome
+from escrow_model import FEE, JOBS, Model, ModelCapture, ModelHold, No
+from proofhold.escrow import AccountKind, Adjudged, LedgerRail, Refused, Ruling, operations
+from proofhold.escrow.queue import Lease
+from proofhold.job import PPM, ResolutionOutcome
 from stores import DRIVERS, make_store
 
-JOBS = 400
-ATTEMPTS = 5
-FEE = Fee("house", 30_000)
-
-
-class No(Exception):
-    """The model refuses."""
-
-
-@dataclass
-class ModelCapture:
-    base: int
-    due: int | None
-    state: str = "funded"
-    amount: int | None = None
-    verification_due: int | None = None
-    attempts: int = 0
-    blamed: bool = False
-    rulings: list[str] = field(default_factory=list)
-    resolution: str = ""
-    adjudication: str = ""
-    owed: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def is_decided(self) -> bool:
-        return self.state in ("releasing", "refunding", "released", "refunded")
-
-
-@dataclass
-class ModelHold:
-    price: int
-    bond: int
-    claim_by: int
-    verification_s: int
-    dispute_s: int
-    freeze_s: int
-    unbonding_s: int
-    most: int
-    fee_ppm: int
-    captures: list[ModelCapture]
-    bond_state: str = "reserved"
-    bond_due: int | None = None
-
-
-class Model:
-    """The protocol's money, in memory."""
-
-    def __init__(self, unbonding_s: int) -> None:
-        self.unbonding_s = unbonding_s
-        self.money: Counter[str] = Counter({BUYER.public: PRICE * JOBS, PROVIDER.public: BOND * JOBS})
-        self.holds: dict[str, ModelHold] = {}
-
-    def attempt(self, hold: str, call: Callable[[ModelHold], None]) -> None:
-        """Do something to a hold, wholly or not at all."""
-        before, money = copy.deepcopy(self.holds[hold]), self.money.copy()
-        try:
-            call(self.holds[hold])
-        except No:
-            self.holds[hold], self.money = before, money
-            raise
-
-    def fund(self, hold: str, made: ModelHold) -> None:
-        self.money[BUYER.public] -= made.price
-        self.money[PROVIDER.public] -= made.bond
-        self.holds[hold] = made
-
-    def claim(self, hold: ModelHold, seq: int, amount: int, now: int) -> None:
-        capture = self.capture(hold, seq)
-        if capture.state != "funded" or now > hold.claim_by or not capture.base < amount <= hold.price:
-            raise No
-        capture.state, capture.amount = "claimed", amount
-        capture.verification_due = capture.due = now + hold.verification_s
-        if seq + 1 < hold.most and amount < hold.price:
-            hold.captures.append(ModelCapture(amount, hold.claim_by + 1))
-
-    def decline(self, hold: ModelHold, now: int, declined: set[int]) -> None:
-        seq = len(hold.captures) - 1
-        capture = hold.captures[seq]
-        if seq in declined:
-            return
-        self.advance(hold, capture, now)
-        if capture.state != "funded":
-            raise No
-        self.decide(hold, capture, release=False)
-        self.bond(hold, capture, "free", now)
-        declined.add(seq)
-
-    def lease(self, hold: ModelHold, seq: int, lease_s: int, now: int) -> None:
-        capture = self.claimed(hold, seq)
-        self.advance(hold, capture, now)
-        if capture.state != "claimed":
-            raise No
-        capture.state, capture.attempts = "verifying", capture.attempts + 1
-        capture.due = min(now + lease_s, capture.verification_due or 0)
-
-    def give_back(self, hold: ModelHold, seq: int, now: int) -> None:
-        capture = self.capture(hold, seq)
-        self.advance(hold, capture, now)
-        if capture.state == "verifying" and capture.attempts < ATTEMPTS:
-            capture.state, capture.due = "claimed", capture.verification_due
-
-    def rule(self, hold: ModelHold, seq: int, ruling: str, now: int) -> None:
-        capture = self.capture(hold, seq)
-        if ruling in capture.rulings:
-            return
-        capture = self.claimed(hold, seq)
-        self.advance(hold, capture, now)
-        if capture.state not in ("claimed", "verifying", "disputed"):
-            raise No
-        if ruling == "release":
-            self.decide(hold, capture, release=True)
-            self.bond(hold, capture, "free", now)
-        elif ruling == "refund":
-            self.decide(hold, capture, release=False)
-            self.bond(hold, capture, "freeze", now)
-        elif capture.state == "disputed":
-            raise No
-        else:
-            self.dispute(hold, capture, now)
-        capture.rulings.append(ruling)
-        self.advance(hold, capture, now)
-
-    def resolve(self, hold: ModelHold, seq: int, outcome: str, now: int) -> None:
-        capture = self.capture(hold, seq)
-        if capture.resolution == outcome:
-            return
-        self.advance(hold, capture, now)
-        if capture.state != "disputed":
-            raise No
-        capture.resolution = outcome
-        self.decide(hold, capture, release=outcome == "release")
-        if outcome == "release":
-            self.bond(hold, capture, "free", now)
-
-    def adjudicate(self, hold: ModelHold, seq: int, outcome: str, now: int) -> None:
-        capture = self.capture(hold, seq)
-        if capture.adjudication:
-            if capture.adjudication == outcome:
-                return
-            raise No
-        self.advance(hold, capture, now)
-        capture.adjudication = outcome
-        if capture.state in ("releasing", "released") and hold.bond_state == "unbonding":
-            if outcome == "convicted":
-                self.bond(hold, capture, "slash", now)
-        elif capture.state in ("refunding", "refunded") and hold.bond_state == "frozen":
-            self.bond(hold, capture, "slash" if outcome == "convicted" else "free", now)
-        elif capture.state == "disputed":
-            self.decide(hold, capture, release=outcome == "acquitted")
-            self.bond(hold, capture, "slash" if outcome == "convicted" else "free", now)
-        else:
-            raise No
-
-    def pass_time(self, now: int) -> None:
-        for hold in self.holds.values():
-            for capture in hold.captures:
-                self.advance(hold, capture, now)
-        for hold in self.holds.values():
-            is_open = any(not capture.is_decided for capture in hold.captures)
-            if hold.bond_due is not None and hold.bond_due <= now and not is_open:
-                self.end_bond(hold, provider=hold.bond)
-
-    def pay(self) -> None:
-        for hold in self.holds.values():
-            for capture in hold.captures:
-                for name, amount in capture.owed:
-                    self.money[name] += amount
-                if capture.state in ("releasing", "refunding"):
-                    capture.state = {"releasing": "released", "refunding": "refunded"}[capture.state]
-                capture.owed = []
-
-    # What follows is what the above is made of.
-
-    def capture(self, hold: ModelHold, seq: int) -> ModelCapture:
-        if seq >= len(hold.captures):
-            raise No
-        return hold.captures[seq]
-
-    def claimed(self, hold: ModelHold, seq: int) -> ModelCapture:
-        capture = self.capture(hold, seq)
-        if capture.amount is None:
-            raise No
-        return capture
-
-    def advance(self, hold: ModelHold, capture: ModelCapture, now: int) -> None:
-        while capture.due is not None and capture.due <= now:
-            if capture.state == "funded":
-                self.decide(hold, capture, release=False)
-                self.bond(hold, capture, "free", now)
-            elif capture.state == "disputed":
-                self.decide(hold, capture, release=False)
-            elif (
-                capture.state == "verifying"
-                and (capture.verification_due or 0) > now
-                and capture.attempts < ATTEMPTS
-            ):
-                capture.state, capture.due = "claimed", capture.verification_due
-            else:
-                self.dispute(hold, capture, now)
-
-    def dispute(self, hold: ModelHold, capture: ModelCapture, now: int) -> None:
-        capture.state, capture.due = "disputed", now + hold.dispute_s
-        self.bond(hold, capture, "freeze", now)
-
-    def decide(self, hold: ModelHold, capture: ModelCapture, *, release: bool) -> None:
-        seq, amount = hold.captures.index(capture), capture.amount
-        ends = amount is None or amount == hold.price or seq == hold.most - 1
-        share = (hold.price if ends else amount or 0) - capture.base
-        claimed = (amount or 0) - capture.base if release else 0
-        fee = (capture.base + claimed) * hold.fee_ppm // PPM - capture.base * hold.fee_ppm // PPM
-        capture.owed = [(PAYEE, claimed - fee), (FEE.account, fee), (BUYER.public, share - claimed)]
-        capture.state, capture.due = ("releasing" if release else "refunding"), None
-
-    def bond(self, hold: ModelHold, capture: ModelCapture, event: str, now: int) -> None:
-        capture.blamed = event != "free"
-        if hold.bond_state in ("free", "slashed"):
-            return
-        if event == "freeze":
-            due = now + max(hold.freeze_s, hold.dispute_s)
-            hold.bond_state, hold.bond_due = "frozen", max(due, hold.bond_due or 0)
-        elif event == "slash":
-            lost = 0
-            if capture.state in ("releasing", "released"):
-                lost = (capture.amount or 0) - capture.base
-            amends = min(hold.bond, lost)
-            self.end_bond(hold, buyer=amends, treasury=hold.bond - amends, slashed=True)
-        elif any(not c.is_decided or c.blamed for c in hold.captures):
-            pass
-        elif hold.unbonding_s and capture.amount is not None:
-            hold.bond_state, hold.bond_due = "unbonding", now + hold.unbonding_s
-        else:
-            self.end_bond(hold, provider=hold.bond)
-
-    def end_bond(
-        self, hold: ModelHold, *, provider: int = 0, buyer: int = 0, treasury: int = 0, slashed: bool = False
-    ) -> None:
-        self.money.update({PROVIDER.public: provider, BUYER.public: buyer, "": treasury})
-        hold.bond_state, hold.bond_due = ("slashed" if slashed else "free"), None
+TERMS = st.fixed_dictionaries(
+    {
+        "dispute_s": st.sampled_from([0, 20]),
+        "freeze_s": st.sampled_from([0, 60]),
+        "verification_s": st.sampled_from([5, 40, 400]),
+        "bond": st.sampled_from([0, 300, BOND]),
+        "most": st.sampled_from([1, 1, 3]),
+        "fee": st.booleans(),
+    }
+)
 
 
 class Both(RuleBasedStateMachine):
@@ -304,6 +74,8 @@ class Both(RuleBasedStateMachine):
         self.model = Model(30)
         self.touched: list[str] = []
         self.declined: dict[str, set[int]] = {}
+        self.leases: list[Lease] = []
+        self.is_late = False
 
     def teardown(self) -> None:
         assert self.scene.escrow.audit() == ()
@@ -329,20 +101,21 @@ class Both(RuleBasedStateMachine):
         self.touched.append(hold)
 
     def some(self, data: Any) -> tuple[str, int]:
-        # By when they were funded: their names hang on secrets that no run draws twice.
         holds = list(self.model.holds)[-6:]
         hold = holds[data.draw(st.integers(0, len(holds) - 1))]
         return hold, data.draw(st.integers(0, min(2, len(self.model.holds[hold].captures))))
 
-    @rule(
-        dispute_s=st.sampled_from([0, 20]),
-        freeze_s=st.sampled_from([0, 60]),
-        verification_s=st.sampled_from([5, 40]),
-        bond=st.sampled_from([0, 300, BOND]),
-        most=st.sampled_from([1, 1, 3]),
-        fee=st.booleans(),
-    )
-    def fund(self, **terms: Any) -> None:
+    @initialize(first=TERMS, second=TERMS)
+    def begin_with_work(self, first: dict[str, Any], second: dict[str, Any]) -> None:
+        """Most of what can happen happens to what is claimed and queued."""
+        for terms in (first, second):
+            self.fund(terms)
+            hold = list(self.model.holds)[-1]
+            self.claim_of(hold, 0, 600 if terms["most"] > 1 else PRICE)
+            self.enqueue_of(hold, 0)
+
+    @rule(terms=TERMS)
+    def fund(self, terms: dict[str, Any]) -> None:
         changes = {
             "bond": terms["bond"],
             "withholding_penalty": terms["bond"],
@@ -353,10 +126,15 @@ class Both(RuleBasedStateMachine):
         if len(self.model.holds) >= JOBS - 2:
             return
         Both.steps[f"{self.driver} fund"] += 1
+        # Holds are taken in the order of their names, which hang on their secrets: no run may draw others.
+        number = b"%d" % (self.scene.funded + 1)
+        nonce, secret = (hashlib.sha256(word + number).digest() for word in (b"nonce ", b"secret "))
+        self.scene.escrow.store.write(operations.draw_secret(nonce, secret))
         record = self.scene.fund(**changes)
         job = record.job.document
         made = ModelHold(
             *(job.price, job.bond, job.claim_by, job.verification_s, job.dispute_s, job.freeze_s),
+            job.answer_s,
             *(30, job.captures, 0 if job.fee is None else job.fee.ppm),
             [ModelCapture(0, job.claim_by + 1)],
         )
@@ -370,6 +148,9 @@ class Both(RuleBasedStateMachine):
         first = self.model.holds[hold].captures[seq : seq + 1]
         if first and first[0].amount is not None:
             return  # a second claim is judged by what it says, which other tests are about
+        self.claim_of(hold, seq, amount)
+
+    def claim_of(self, hold: str, seq: int, amount: int) -> None:
         job = self.scene.escrow.hold(hold).job
         self.both(
             "claim",
@@ -415,6 +196,63 @@ class Both(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.holds)
+    @rule(data=st.data(), opens=st.booleans())
+    def opening(self, data: Any, opens: bool) -> None:
+        hold, seq = self.some(data)
+        escrow, now = self.scene.escrow, self.scene.now
+        if opens:
+            ours = lambda: escrow.opened(hold, seq, opening=digest_of("o"), now=now)  # noqa: E731
+            self.both("opened", hold, ours, lambda h: self.model.opened(h, seq, now))
+        else:
+            ours = lambda: escrow.await_opening(hold, seq, now=now)  # noqa: E731
+            self.both("await opening", hold, ours, lambda h: self.model.await_opening(h, seq, now))
+
+    @precondition(lambda self: self.model.holds)
+    @rule(data=st.data())
+    def enqueue(self, data: Any) -> None:
+        self.enqueue_of(*self.some(data))
+
+    def enqueue_of(self, hold: str, seq: int) -> None:
+        self.both(
+            "enqueue",
+            hold,
+            lambda: self.scene.escrow.queue.add(hold, seq, b"work", now=self.scene.now),
+            lambda h: self.model.enqueue(h, hold, seq, self.scene.now),
+        )
+
+    @precondition(lambda self: self.model.queue)
+    @rule(limit=st.sampled_from([1, 2, 9]), lease_s=st.sampled_from([1, 10]))
+    def take(self, limit: int, lease_s: int) -> None:
+        Both.steps[f"{self.driver} take"] += 1
+        self.touched += [hold for hold, _ in self.model.queue]
+        taken = self.scene.escrow.queue.take("w", limit=limit, lease_s=lease_s, now=self.scene.now)
+        expected = self.model.take(limit, lease_s, self.scene.now)
+        assert [(one.hold, one.seq, one.number, one.is_suspect) for one in taken] == expected
+        self.leases = [*self.leases, *taken][-4:]
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), does=st.sampled_from(["begin", "renew", "trip", "stop", "aside"]))
+    def work(self, data: Any, does: str) -> None:
+        lease = self.leases[data.draw(st.integers(0, len(self.leases) - 1))]
+        queue, now, at = self.scene.escrow.queue, self.scene.now, (lease.hold, lease.seq, lease.number)
+        back = {"outcome": does, "after_s": 0, "now": now, "begun": does == "trip"}
+        ours: dict[str, Callable[[], object]] = {
+            "begin": lambda: queue.begin(lease, now=now),
+            "renew": lambda: queue.renew([lease], begun=[lease], lease_s=10, now=now),
+            "trip": lambda: queue.give_back(lease, **back),  # type: ignore[arg-type]
+            "stop": lambda: queue.give_back(lease, **back),  # type: ignore[arg-type]
+            "aside": lambda: queue.set_aside(lease, outcome="aside", now=now),
+        }
+        theirs: dict[str, Callable[[ModelHold], None]] = {
+            "begin": lambda h: self.model.begin(h, lease.seq, lease.number, now),
+            "renew": lambda h: self.model.renew(h, *at, 10, now),
+            "trip": lambda h: self.model.give_back_lease(h, *at, "trip", now, begun=True),
+            "stop": lambda h: self.model.give_back_lease(h, *at, "stop", now, begun=False),
+            "aside": lambda h: self.model.set_aside(h, *at, now),
+        }
+        self.both(does, lease.hold, ours[does], theirs[does])
+
+    @precondition(lambda self: self.model.holds)
     @rule(data=st.data(), ruling=st.sampled_from(list(Ruling)))
     def apply(self, data: Any, ruling: Ruling) -> None:
         hold, seq = self.some(data)
@@ -430,7 +268,7 @@ class Both(RuleBasedStateMachine):
                 receipt=receipt.encode(),
                 now=self.scene.now,
             ),
-            lambda h: self.model.rule(h, seq, ruling.value, self.scene.now),
+            lambda h: self.model.rule(h, hold, seq, ruling.value, self.scene.now),
         )
 
     @precondition(lambda self: self.model.holds)
@@ -460,14 +298,18 @@ class Both(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 4, 9, 25, 70]))
     def wait(self, seconds: int) -> None:
         self.scene.now += seconds
+        self.is_late = True
 
+    @precondition(lambda self: self.is_late)
     @rule()
     def timers(self) -> None:
+        self.is_late = False
         Both.steps[f"{self.driver} timers"] += 1
         self.scene.escrow.run_timers(self.scene.now)
         self.model.pass_time(self.scene.now)
         self.touched += list(self.model.holds)
 
+    @precondition(lambda self: any(c.owed for h in self.model.holds.values() for c in h.captures))
     @rule()
     def pump(self) -> None:
         Both.steps[f"{self.driver} pump"] += 1
@@ -483,6 +325,12 @@ class Both(RuleBasedStateMachine):
                 (c.state, c.due, c.attempts, c.base) for c in model.captures
             ]
             assert (record.bond.state.value, record.bond.due) == (model.bond_state, model.bond_due)
+            for seq, capture in enumerate(model.captures):
+                if capture.tries:
+                    attempts = self.scene.escrow.queue.attempts(hold, seq)
+                    assert [(a.number, a.begun, a.outcome or "") for a in attempts] == [
+                        (number, one.begun, one.outcome) for number, one in capture.tries.items()
+                    ]
         if self.touched:
             kinds = (AccountKind.PARTY, AccountKind.TREASURY)
             balances = self.scene.escrow.balances()
