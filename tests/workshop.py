@@ -143,6 +143,7 @@ def stock(
     now: int | None = None,
     providers: Sequence[SigningKey] = (PROVIDER,),
     fee: Fee | None = None,
+    claimed_amount: int | None = None,
     **changes: Any,
 ) -> list[Digest]:
     """Fund and claim jobs, and hand their bundles in; `forged` says which ones have a false code.
@@ -163,10 +164,8 @@ def stock(
             continue
         steps: list[Operation[Any]] = []
         for number, job in zip(numbers, jobs, strict=True):
-            nonce, bundle = (
-                bytes.fromhex(job.document.nonce),
-                _bundle(job, forged(number), proved, providers[number % len(providers)]),
-            )
+            nonce, provider = bytes.fromhex(job.document.nonce), providers[number % len(providers)]
+            bundle = _bundle(job, forged(number), proved, provider, amount=claimed_amount)
             steps += [
                 op.draw_secret(nonce, _secret(number)),
                 op.fund(escrow.id, job, now=now),
@@ -209,7 +208,16 @@ def _job(
     return Signed.new(make_job(payload, **(terms | changes)), BUYER, provider)
 
 
-def _bundle(job: SignedJob, is_forged: bool, is_proved: bool, provider: SigningKey = PROVIDER) -> Bundle:
+def _bundle(
+    job: SignedJob,
+    is_forged: bool,
+    is_proved: bool,
+    provider: SigningKey = PROVIDER,
+    *,
+    seq: int = 0,
+    amount: int | None = None,
+) -> Bundle:
+    amount = job.document.price if amount is None else amount
     example = unproved().exchange
     if is_forged and not is_proved:
         example = replace(example, output=_wrong(example.output))
@@ -217,12 +225,12 @@ def _bundle(job: SignedJob, is_forged: bool, is_proved: bool, provider: SigningK
     unsigned = Exchange(
         job,
         example.input,
-        Signed.new(Claim(job=job.digest, seq=0, amount=job.document.price, output=output)),
+        Signed.new(Claim(job=job.digest, seq=seq, amount=amount, output=output)),
         example.output,
     )
     evidence = Evidence("toy-hmac", b"forged" if is_forged else code_of(unsigned))
     named = (NamedEvidence(kind="toy-hmac", digest=evidence.digest),) if is_proved else ()
-    claim = Claim(job=job.digest, seq=0, amount=job.document.price, output=output, evidence=named)
+    claim = Claim(job=job.digest, seq=seq, amount=amount, output=output, evidence=named)
     return Bundle(
         Exchange(job, example.input, Signed.new(claim, provider), example.output),
         (evidence,) if is_proved else (),

@@ -116,11 +116,11 @@ def settle_command(
     from proofhold_cli.root import find_root
 
     bundle = read_bundle(bundle_file)
-    hold = bundle.exchange.job.digest
+    hold, seq = bundle.exchange.job.digest, bundle.exchange.claim.document.seq
     answers = decode_answers(read_file(answers_file)) if answers_file else ()
     with open_home(home) as escrow, ProcessRunner() as runner:
         if (kept := find_evidence(home, folder)) is not None:
-            EvidenceFolder(kept, escrow).keep_bundle(hold, 0, bundle, answers, now=clock(now))
+            EvidenceFolder(kept, escrow).keep_bundle(hold, seq, bundle, answers, now=clock(now))
         decision = verify_and_settle(
             hold,
             bundle,
@@ -128,6 +128,7 @@ def settle_command(
             policy=read_policy(policy_name),
             escrow=escrow,
             key=SigningKey.load(key_file),
+            seq=seq,
             answers=answers,
             clock=lambda: clock(now),
         )

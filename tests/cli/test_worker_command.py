@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,35 @@ def test_what_was_claimed_is_queued_by_its_bundle(folder: Path) -> None:
     (folder / "bundle.json").write_bytes(bundle.encode())
     assert run("worker", "add", str(home), str(folder / "bundle.json")) == {"hold": hold, "seq": 0}
     assert run("worker", "status", str(home))["ready"] == 1
+
+
+def test_each_capture_of_a_metered_job_is_settled_by_its_own_bundle(folder: Path) -> None:
+    """By hand and from the queue alike; the bundle says which capture it is about."""
+    home, key = folder / "home", str(folder / "verifier.pem")
+    VERIFIER.save(folder / "verifier.pem")
+    terms: dict[str, Any] = {
+        "evidence_kinds": ("ezkl", "replay"),
+        "sampling_rate_ppm": PPM,
+        "policy": policy().digest,
+        "captures": 2,
+    }
+    with create_home(home, escrow="test-escrow") as escrow:
+        (hold,) = stock(escrow, 1, proved=False, queued=False, claimed_amount=400, **terms)
+        first = _bundle(escrow.hold(hold).job, False, False, amount=400)
+        second = _bundle(escrow.hold(hold).job, False, False, seq=1)
+        exchange = second.exchange
+        escrow.record_claim(exchange.claim, exchange.output, now=int(time.time()))
+    for name, bundle in (("first", first), ("second", second)):
+        (folder / name).write_bytes(bundle.encode())
+    run("worker", "add", str(home), str(folder / "first"))
+    options = ("--key", key, "--policy", POLICY, "--root", str(REPOSITORY))
+    done = run("escrow", "settle", str(home), str(folder / "second"), *options)
+    assert (done["outcome"], done["state"]) == ("release", "released")
+    assert [c["state"] for c in run("escrow", "show", str(home), hold)["captures"]] == ["claimed", "released"]
+    run("worker", "run", str(home), *options, "--until-empty")
+    assert [c["state"] for c in run("escrow", "show", str(home), hold)["captures"]] == ["released"] * 2
+    kept = run("evidence", "list", str(home), hold)["evidence"]
+    assert sorted(piece["seq"] for piece in kept) == [0, 1]
 
 
 @pytest.mark.parametrize("address", ["ray//", "threads"])
