@@ -152,7 +152,7 @@ class Model:
     def take(self, limit: int, lease_s: int, now: int) -> list[tuple[str, int, int, bool]]:
         """Give what a worker gets: hold, seq, the lease's number, and whether it is suspect."""
         ready = sorted((at, *key) for key, at in self.queue.items() if at <= now)
-        taken = []
+        taken: list[tuple[str, int, int, bool]] = []
         for _, name, seq in ready[:limit]:
             hold = self.holds[name]
             capture, before = hold.captures[seq], hold.captures[seq].leases
@@ -164,11 +164,15 @@ class Model:
             if capture.state != "claimed":
                 del self.queue[name, seq]
                 continue
+            is_suspect = any(one.outcome == "lease_end" for one in capture.tries.values())
+            if is_suspect and taken:
+                continue
             self.hand_out(capture, lease_s, now)
             self.queue[name, seq] = capture.due or now
-            is_suspect = any(one.outcome == "lease_end" for one in capture.tries.values())
             capture.tries[capture.leases] = ModelTry()
             taken.append((name, seq, capture.leases, is_suspect))
+            if is_suspect:
+                break
         return taken
 
     def begin(self, hold: ModelHold, seq: int, number: int, now: int) -> None:

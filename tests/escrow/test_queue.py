@@ -145,39 +145,48 @@ def test_poison_ends_as_a_dispute_with_its_history(scene: Scene, store: Store) -
 def test_a_lease_is_no_attempt_until_its_check_begins(scene: Scene) -> None:
     """Workers that are killed with their hands full say nothing about what they held."""
     holds = queued(scene, 3, verification_s=10**6)
-    for _ in range(3 * MAX_ATTEMPTS):
-        assert len(take(scene)) == 3
+    assert [lease.is_suspect for lease in take(scene)] == [False] * 3
+    for _ in range(4 * MAX_ATTEMPTS):
         scene.now += LEASE_S
-    leases = take(scene)
+        (lease,) = take(scene)
+        assert lease.is_suspect, "from now on each is given alone, and none of them counts"
     assert {scene.escrow.hold(hold.id).capture(0).attempts for hold in holds} == {0}
-    assert {lease.number for lease in leases} == {3 * MAX_ATTEMPTS + 1}
-    scene.apply(holds[0], Ruling.RELEASE)
-    assert [a.begun for a in scene.escrow.queue.attempts(holds[0].id, 0)] == 15 * [False] + [True]
+    attempts = [a for hold in holds for a in scene.escrow.queue.attempts(hold.id, 0)]
+    assert len(attempts) == 3 + 4 * MAX_ATTEMPTS
+    assert not any(a.begun for a in attempts)
     assert scene.escrow.queue.status(now=scene.now).poisoned == 0
 
 
-def test_who_takes_workers_down_is_announced_and_disputed(scene: Scene) -> None:
+def test_who_takes_workers_down_is_announced_and_disputed_alone(scene: Scene) -> None:
     """The first death is nobody's; from then on each check is known to have begun."""
     hold, *others = queued(scene, 4, verification_s=10**6)
-    assert [lease.is_suspect for lease in take(scene, "the first")] == [False] * 4
-    scene.now += LEASE_S
-    lives = 1
+    take(scene, "the first")
+    deaths = 0
     while scene.state(hold) != "disputed":
-        lives += 1
-        leases = take(scene, f"worker {lives}")
-        assert all(lease.is_suspect for lease in leases)
-        for lease in leases:
-            if lease.hold == hold.id:
-                scene.escrow.queue.begin(lease, now=scene.now)
-            elif lives > MAX_ATTEMPTS:  # got at by none before
-                scene.escrow.queue.begin(lease, now=scene.now)
-                scene.apply(scene.escrow.hold(lease.hold), Ruling.RELEASE)
         scene.now += LEASE_S
         scene.escrow.run_timers(scene.now)
-    assert lives == MAX_ATTEMPTS + 1
+        for lease in take(scene, "another"):
+            scene.escrow.queue.begin(lease, now=scene.now)
+            deaths += lease.hold == hold.id
+            if lease.hold != hold.id:
+                scene.apply(scene.escrow.hold(lease.hold), Ruling.RELEASE)
+    assert deaths == MAX_ATTEMPTS
     attempts = scene.escrow.queue.attempts(hold.id, 0)
     assert [a.begun for a in attempts] == [False] + [True] * MAX_ATTEMPTS
     assert {scene.state(other) for other in others} == {"releasing"}
+    assert {scene.escrow.hold(other.id).capture(0).attempts for other in others} == {1}
+
+
+def test_what_is_not_suspect_is_taken_together_before_and_after(scene: Scene) -> None:
+    first = queued(scene, 2, verification_s=10**6)
+    take(scene)
+    scene.now += LEASE_S - 1
+    later = queued(scene, 2, verification_s=10**6)
+    scene.now += 1
+    assert {lease.hold for lease in take(scene)} == {hold.id for hold in later}
+    (alone,) = take(scene)
+    (other,) = take(scene)
+    assert {alone.hold, other.hold} == {hold.id for hold in first}
 
 
 def test_a_heartbeat_says_which_checks_run(scene: Scene) -> None:

@@ -16,7 +16,6 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -189,7 +188,7 @@ class Worker:
             kept=0,
         )
         self._under_way: dict[Future[Judged], Lease] = {}
-        self._suspects: deque[Lease] = deque()
+        self._suspect: Lease | None = None
         self._beaten = self._timed = self._paid = 0.0
 
     def run(self, stop: threading.Event, *, until_empty: bool = False) -> WorkerRecord:
@@ -202,15 +201,15 @@ class Worker:
         """
         terms = self._terms
         with ThreadPoolExecutor(terms.parallel, thread_name_prefix="check") as pool:
-            while not stop.is_set() or self._under_way or self._suspects:
+            while not stop.is_set() or self._under_way or self._suspect:
                 try:
                     if stop.is_set():
                         self._let_go()
                     self._say_so()
-                    taken = 0 if stop.is_set() or self._suspects else self._take(pool)
+                    taken = 0 if stop.is_set() or self._suspect else self._take(pool)
                     self._begin_suspect(pool)
                     self._finish()
-                    if taken or self._under_way or self._suspects:
+                    if taken or self._under_way or self._suspect:
                         continue
                     if until_empty and self._is_empty():
                         break
@@ -231,16 +230,16 @@ class Worker:
         self._keep(leases)
         for lease in leases:
             if lease.is_suspect:
-                self._suspects.append(lease)
+                self._suspect = lease
             else:
                 self._under_way[pool.submit(self._judge, lease)] = lease
         return len(leases)
 
     def _begin_suspect(self, pool: ThreadPoolExecutor) -> None:
-        """Begin one of the checks that may take this worker down, once there is nothing to take with it."""
-        if self._under_way or not self._suspects:
+        """Begin a check that may take this worker down, once there is nothing to take with it."""
+        lease = self._suspect
+        if lease is None or self._under_way:
             return
-        lease = self._suspects[0]
         try:
             self._queue.begin(lease, now=self._clock())
         except Refused as refusal:
@@ -249,7 +248,7 @@ class Worker:
             self._log(f"{lease.hold}:{lease.seq}: {refusal}")
         else:
             self._under_way[pool.submit(self._judge, lease)] = lease
-        self._suspects.popleft()
+        self._suspect = None
 
     def _keep(self, leases: Sequence[Lease]) -> None:
         """Keep the evidence of what was taken. Where it cannot be kept it is checked all the same."""
@@ -337,11 +336,14 @@ class Worker:
         for future, lease in list(self._under_way.items()):
             if future.cancel():
                 del self._under_way[future]
-                self._suspects.append(lease)
-        while self._suspects:
-            now = self._clock()
-            self._queue.give_back(self._suspects[0], outcome="stopped", after_s=0, now=now, begun=False)
-            self._suspects.popleft()
+                self._stop_before(lease)
+        if self._suspect is not None:
+            self._stop_before(self._suspect)
+            self._suspect = None
+
+    def _stop_before(self, lease: Lease) -> None:
+        now = self._clock()
+        self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, begun=False)
 
     def _say_so(self) -> None:
         """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""
@@ -350,7 +352,7 @@ class Worker:
             self._beaten = now
             self.record = replace(self.record, beat_at=self._clock())
             self._queue.beat(self.record)
-            if leases := [*self._under_way.values(), *self._suspects]:
+            if leases := [*self._under_way.values(), *([self._suspect] if self._suspect else [])]:
                 begun = [lease for future, lease in self._under_way.items() if future.running()]
                 self._queue.renew(leases, begun=begun, lease_s=self._terms.lease_s, now=self._clock())
         if now - self._timed >= TIMERS_EVERY_S:

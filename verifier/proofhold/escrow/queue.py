@@ -141,7 +141,8 @@ class WorkQueue:
     def take(self, worker: str, *, limit: int, lease_s: int, now: int) -> tuple[Lease, ...]:
         """Take what is ready, oldest first, at most `limit`, each for `lease_s` seconds.
 
-        What turns out to be disputed by now, or decided, leaves the queue on the way.
+        What turns out to be disputed by now, or decided, leaves the queue on the way. What may have taken a
+        worker down is given alone, so that it takes nothing with it.
 
         Raises:
             Misuse: a limit or a lease out of bounds, or no name.
@@ -328,19 +329,23 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
     books.fetch(SECRET, [(capture.job.nonce,) for capture in captures])
     books.fetch(ATTEMPT, [(c.hold, c.seq, n) for c in captures for n in (c.leases, c.leases + 1)])
     books.fetch(GUARD_HOLD, [(c.hold,) for c in captures])
-    leases = []
+    leases: list[Lease] = []
     for hold, seq in keys:
         capture = moves.load(books, hold, seq)  # as it is by now: another of its hold may have moved the bond
         work = books.find(WORK, hold, seq)
         if work is not None and work["ready_at"] <= now and capture.changed_at <= now:
-            lease = _lease(books, capture, worker, lease_s, now)
+            lease = _lease(books, capture, worker, lease_s, now, is_first=not leases)
             leases += [lease] if lease else []
+            if lease is not None and lease.is_suspect:
+                break
     books.flush()
     return tuple(leases)
 
 
-def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) -> Lease | None:
-    """Take one capture; None if it leaves the queue, or waits for somebody else."""
+def _lease(
+    books: Books, capture: Capture, worker: str, lease_s: int, now: int, *, is_first: bool
+) -> Lease | None:
+    """Take one capture; None if it leaves the queue, or waits for somebody else or to be taken alone."""
     before = capture.leases
     capture = timers.advance(books, capture, now=now)
     if capture.state is State.VERIFYING:
@@ -350,6 +355,9 @@ def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) 
     _end(books, capture.hold, capture.seq, before, LEASE_END, now)
     if capture.state is not State.CLAIMED:
         books.remove(WORK, capture.hold, capture.seq)
+        return None
+    is_suspect = _is_suspect(books, capture)
+    if is_suspect and not is_first:
         return None
     work = books.find(WORK, capture.hold, capture.seq) or {}
     capture = moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s))
@@ -365,17 +373,17 @@ def _lease(books: Books, capture: Capture, worker: str, lease_s: int, now: int) 
         bundle=bytes(work["bundle"]),
         answers=None if work["answers"] is None else bytes(work["answers"]),
         secret=bytes(secret["secret"]),
-        is_suspect=_is_suspect(books, capture),
+        is_suspect=is_suspect,
         is_raised=guarding.is_raised(books, capture.hold),
     )
 
 
 def _is_suspect(books: Books, capture: Capture) -> bool:
-    """Tell whether an earlier lease ended without a word; the newest is there already."""
-    last = books.find(ATTEMPT, capture.hold, capture.seq, capture.leases - 1)
+    """Tell whether a lease ended without a word, the last one or an earlier one."""
+    last = books.find(ATTEMPT, capture.hold, capture.seq, capture.leases)
     if last is not None and last["outcome"] == LEASE_END:
         return True
-    if capture.leases <= capture.attempts + 1:
+    if capture.leases <= capture.attempts:
         return False  # what ended without a word first was not counted
     return books.tx.execute(_SILENT, (capture.hold, capture.seq, LEASE_END)).fetchone() is not None
 
