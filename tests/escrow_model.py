@@ -192,12 +192,12 @@ class Model:
             self.queue[name, seq] = capture.due
 
     def give_back_lease(
-        self, hold: ModelHold, name: str, seq: int, number: int, outcome: str, now: int, *, begun: bool
+        self, hold: ModelHold, name: str, seq: int, number: int, outcome: str, now: int, *, counts: bool
     ) -> None:
         capture = self.capture(hold, seq)
         self.advance(hold, capture, now)
-        if begun and self.is_held(capture, number):
-            self.count(capture)
+        if self.is_held(capture, number):
+            self.count(capture, counts=counts)
         if self.is_held(capture, number) and capture.attempts < ATTEMPTS:
             capture.state, capture.due = "claimed", capture.verification_due
             if (name, seq) in self.queue:
@@ -205,7 +205,7 @@ class Model:
         self.end(capture, number, outcome)
 
     def set_aside(self, hold: ModelHold, name: str, seq: int, number: int, now: int) -> None:
-        self.give_back_lease(hold, name, seq, number, "aside", now, begun=False)
+        self.give_back_lease(hold, name, seq, number, "aside", now, counts=False)
         self.queue.pop((name, seq), None)
 
     def rule(self, hold: ModelHold, name: str, seq: int, ruling: str, now: int) -> None:
@@ -301,10 +301,10 @@ class Model:
     def is_held(self, capture: ModelCapture, number: int) -> bool:
         return capture.state == "verifying" and capture.leases == number
 
-    def count(self, capture: ModelCapture) -> None:
+    def count(self, capture: ModelCapture, *, counts: bool = True) -> None:
         newest = capture.tries.get(capture.leases)
-        if newest is not None and not newest.begun and not newest.outcome:
-            newest.begun, capture.attempts = True, capture.attempts + 1
+        if newest is not None and newest.begun != counts and not newest.outcome:
+            newest.begun, capture.attempts = counts, capture.attempts + (1 if counts else -1)
 
     def end(self, capture: ModelCapture, number: int, outcome: str) -> None:
         one = capture.tries.get(number)

@@ -235,7 +235,7 @@ class Both(RuleBasedStateMachine):
     def work(self, data: Any, does: str) -> None:
         lease = self.leases[data.draw(st.integers(0, len(self.leases) - 1))]
         queue, now, at = self.scene.escrow.queue, self.scene.now, (lease.hold, lease.seq, lease.number)
-        back = {"outcome": does, "after_s": 0, "now": now, "begun": does == "trip"}
+        back = {"outcome": does, "after_s": 0, "now": now, "counts": does == "trip"}
         ours: dict[str, Callable[[], object]] = {
             "begin": lambda: queue.begin(lease, now=now),
             "renew": lambda: queue.renew([lease], begun=[lease], lease_s=10, now=now),
@@ -246,8 +246,8 @@ class Both(RuleBasedStateMachine):
         theirs: dict[str, Callable[[ModelHold], None]] = {
             "begin": lambda h: self.model.begin(h, lease.seq, lease.number, now),
             "renew": lambda h: self.model.renew(h, *at, 10, now),
-            "trip": lambda h: self.model.give_back_lease(h, *at, "trip", now, begun=True),
-            "stop": lambda h: self.model.give_back_lease(h, *at, "stop", now, begun=False),
+            "trip": lambda h: self.model.give_back_lease(h, *at, "trip", now, counts=True),
+            "stop": lambda h: self.model.give_back_lease(h, *at, "stop", now, counts=False),
             "aside": lambda h: self.model.set_aside(h, *at, now),
         }
         self.both(does, lease.hold, ours[does], theirs[does])

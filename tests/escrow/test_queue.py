@@ -206,7 +206,7 @@ def test_what_a_stopping_worker_did_not_begin_is_not_counted(scene: Scene) -> No
     (hold,) = queued(scene, verification_s=10**6)
     for _ in range(2 * MAX_ATTEMPTS):
         (lease,) = take(scene)
-        scene.escrow.queue.give_back(lease, outcome="stopped", after_s=0, now=scene.now, begun=False)
+        scene.escrow.queue.give_back(lease, outcome="stopped", after_s=0, now=scene.now, counts=False)
     assert scene.state(hold) == "claimed"
     assert scene.escrow.hold(hold.id).capture(0).attempts == 0
 

@@ -141,15 +141,20 @@ def test_a_worker_of_another_verifier_or_without_the_policy_moves_nothing(
     else:
         judge = VerifierJudge(judge._verifier, [], VERIFIER)
     stop = threading.Event()
-    worker = Worker(escrow, judge, terms=Terms(retry_after_s=60, poll_s=0.01))
+    worker = Worker(escrow, judge, terms=Terms(retry_after_s=0, poll_s=0.01))
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    while not (tried := escrow.queue.attempts(hold, 0)) or tried[0].outcome is None:
+    while len(tried := [a for a in escrow.queue.attempts(hold, 0) if a.outcome]) <= MAX_ATTEMPTS:
         time.sleep(0.01)
     stop.set()
     thread.join()
-    assert tried[0].outcome == {"key": "settle.verifier", "policy": "Misuse"}[case]
+    # Its own fault, however often: it leaves the job to a worker who can, and disputes nobody's.
+    assert {(a.outcome, a.begun) for a in tried} == {
+        ({"key": "settle.verifier", "policy": "Misuse"}[case], False)
+    }
     assert states(escrow, [hold]) == [State.CLAIMED]
+    Worker(escrow, make_judge(), terms=Terms(poll_s=0.01)).run(threading.Event(), until_empty=True)
+    assert states(escrow, [hold]) == [State.RELEASING]
 
 
 def test_who_is_told_to_stop_finishes_what_it_began_and_gives_the_rest_back(escrow: LedgerEscrow) -> None:

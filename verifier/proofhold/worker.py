@@ -41,6 +41,8 @@ from proofhold.verifier import Verifier
 MOST_PARALLEL = 256
 TIMERS_EVERY_S = 15.0
 PAYING_EVERY_S = 0.25
+NOT_OURS = frozenset({"settle.verifier", "settle.untrusted"})
+"""The codes of receipts that do not count here: the job is for a worker with another key."""
 SHUTDOWN_S = 5.0
 """How long a worker that stops still tries to say so to a database that does not answer."""
 
@@ -300,7 +302,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001 (one capture's trouble is not the others')
             code = getattr(error, "code", type(error).__name__)
             self._log(f"{lease.hold}:{lease.seq}: {type(error).__name__}: {error}")
-        self._give_back(lease, code)
+            counts = not isinstance(error, Misuse)
+        self._give_back(lease, code, counts=counts)
         return None
 
     def _ruled(self, lease: Lease, judged: Judged) -> Ruled | None:
@@ -309,7 +312,7 @@ class Worker:
             ruled = rule(lease.record, judged.receipt, escrow=self._escrow, now=self._clock())
         except Refused as refusal:
             self._log(f"{lease.hold}:{lease.seq}: {refusal}")
-            self._give_back(lease, refusal.code)
+            self._give_back(lease, refusal.code, counts=refusal.code not in NOT_OURS)
             return None
         if not isinstance(ruled, Kept):
             return ruled
@@ -326,9 +329,9 @@ class Worker:
         self._queue.set_aside(lease, outcome=outcome, now=self._clock())
         self.record = replace(self.record, kept=self.record.kept + 1)
 
-    def _give_back(self, lease: Lease, outcome: str) -> None:
+    def _give_back(self, lease: Lease, outcome: str, *, counts: bool = True) -> None:
         after_s = self._terms.retry_after_s
-        self._queue.give_back(lease, outcome=outcome, after_s=after_s, now=self._clock())
+        self._queue.give_back(lease, outcome=outcome, after_s=after_s, now=self._clock(), counts=counts)
         self.record = replace(self.record, kept=self.record.kept + 1)
 
     def _let_go(self) -> None:
@@ -343,7 +346,7 @@ class Worker:
 
     def _stop_before(self, lease: Lease) -> None:
         now = self._clock()
-        self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, begun=False)
+        self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, counts=False)
 
     def _say_so(self) -> None:
         """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""

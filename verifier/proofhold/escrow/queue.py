@@ -191,19 +191,20 @@ class WorkQueue:
             partial(_renew, leases=tuple(leases), begun=known, lease_s=lease_s, now=now)
         )
 
-    def give_back(self, lease: Lease, *, outcome: str, after_s: int, now: int, begun: bool = True) -> None:
+    def give_back(self, lease: Lease, *, outcome: str, after_s: int, now: int, counts: bool = True) -> None:
         """End a lease without a ruling; the next one begins after `after_s` seconds at the earliest.
 
-        With `begun` it was an attempt; after the last one the lease just runs out, and the capture is
-        disputed. A lease that is no longer the capture's is only noted.
+        It `counts` as an attempt unless it says nothing about the capture, such as that this worker may not
+        judge it. After the last one that counts the lease just runs out, and the capture is disputed. A
+        lease that is no longer the capture's is only noted.
         """
         guards.require_time(now)
 
         def operation(tx: Transaction) -> None:
             books = Books(tx)
             capture = timers.advance(books, moves.load(books, lease.hold, lease.seq), now=now)
-            if begun and _is_held(capture, lease):
-                capture = _count(books, capture)
+            if _is_held(capture, lease):
+                capture = _count(books, capture, counts=counts)
             if _is_held(capture, lease) and capture.attempts < MAX_ATTEMPTS:
                 moves.move_capture(books, capture, Event.GIVE_BACK, now=now)
                 _postpone(books, lease.hold, lease.seq, now + after_s)
@@ -221,7 +222,8 @@ class WorkQueue:
         def operation(tx: Transaction) -> None:
             books = Books(tx)
             capture = timers.advance(books, moves.load(books, lease.hold, lease.seq), now=now)
-            if _is_held(capture, lease) and capture.attempts < MAX_ATTEMPTS:
+            if _is_held(capture, lease):
+                capture = _count(books, capture, counts=False)
                 moves.move_capture(books, capture, Event.GIVE_BACK, now=now)
             books.remove(WORK, lease.hold, lease.seq)
             _end(books, lease.hold, lease.seq, lease.number, outcome, now)
@@ -422,14 +424,15 @@ def _is_held(capture: Capture, lease: Lease) -> bool:
     return capture.state is State.VERIFYING and capture.leases == lease.number
 
 
-def _count(books: Books, capture: Capture) -> Capture:
-    """Count the newest lease's check as an attempt, unless it was counted before."""
+def _count(books: Books, capture: Capture, *, counts: bool = True) -> Capture:
+    """Count the newest lease's check as an attempt once, or not, whatever was thought of it before."""
     row = books.find(ATTEMPT, capture.hold, capture.seq, capture.leases)
-    if row is None or row["begun"] or row["ended_at"] is not None:
+    if row is None or row["begun"] == counts or row["ended_at"] is not None:
         return capture
-    books.update(ATTEMPT, (capture.hold, capture.seq, capture.leases), begun=1)
-    books.update(CAPTURE, (capture.hold, capture.seq), attempts=capture.attempts + 1)
-    return replace(capture, attempts=capture.attempts + 1)
+    attempts = capture.attempts + (1 if counts else -1)
+    books.update(ATTEMPT, (capture.hold, capture.seq, capture.leases), begun=int(counts))
+    books.update(CAPTURE, (capture.hold, capture.seq), attempts=attempts)
+    return replace(capture, attempts=attempts)
 
 
 def _postpone(books: Books, hold: Digest, seq: int, ready_at: int) -> None:
