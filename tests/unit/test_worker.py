@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from escrow_builders import memory_folder
+from escrow_builders import ScriptedRail, memory_folder
 from judging import PRICE, VERIFIER, catalogue, key_of, logits, policy, runner
 from proofhold.drafting import USDC
 from proofhold.errors import Misuse
-from proofhold.escrow import MAX_ATTEMPTS, EscrowFailure, LedgerRail, State
+from proofhold.escrow import MAX_ATTEMPTS, EscrowFailure, LedgerRail, PaymentKey, RailReceipt, State
 from proofhold.escrow.desk import LedgerEscrow
+from proofhold.escrow.payments import LEASE_S
 from proofhold.escrow.queue import Lease
 from proofhold.exchange import Bundle
 from proofhold.guard import Terms as GuardTerms
@@ -286,3 +287,38 @@ def test_what_the_guard_wants_checked_is_checked_by_a_worker_too() -> None:
         worker = Worker(hall.escrow, judge, terms=Terms(poll_s=0.01), clock=hall.clock)
         worker.run(threading.Event(), until_empty=True)
         assert [hall.state(hold) for hold in (honest, dishonest)] == [State.RELEASING, State.DISPUTED]
+
+
+class Trickling(ScriptedRail):
+    """A rail that does not answer until it is let, and trips the first time."""
+
+    def __init__(self) -> None:
+        super().__init__("broken")
+        self.called, self.lets = threading.Event(), threading.Event()
+
+    def pay(self, key: PaymentKey, amount: int, currency: str, account: str) -> RailReceipt:
+        self.called.set()
+        self.lets.wait()
+        return super().pay(key, amount, currency, account)
+
+
+def test_a_rail_that_takes_its_time_or_trips_holds_up_no_check(escrow: LedgerEscrow) -> None:
+    """Leases go on being kept, checks being settled; what was in hand is paid in another round."""
+    holds, rail, said = stock(escrow, 2), Trickling(), list[str]()
+    worker = Worker(escrow, make_judge(), terms=Terms(poll_s=0.01), rail=rail, log=said.append)
+    thread = threading.Thread(target=worker.run, args=(stop := threading.Event(),))
+    thread.start()
+    rail.called.wait()
+    more = stock(escrow, 2, first=2)  # while a payment hangs
+    while set(states(escrow, more)) != {State.RELEASING}:
+        time.sleep(0.01)
+    rail.lets.set()
+    while set(states(escrow, more)) != {State.RELEASED}:
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert any("the process trips" in line for line in said)
+    while escrow.pump(rail, now=int(time.time()) + LEASE_S).paid:
+        pass
+    assert set(states(escrow, [*holds, *more])) == {State.RELEASED}
+    assert len(set(rail.paid)) == len(rail.paid) == 4

@@ -26,7 +26,7 @@ from proofhold.canonical import Digest
 from proofhold.core import Answer, Inconclusive, NeedKind
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.desk import LedgerEscrow
-from proofhold.escrow.escrow import Applied, Ruled
+from proofhold.escrow.escrow import Applied, Pumped, Ruled
 from proofhold.escrow.queue import MAX_TAKEN, Lease, WorkerRecord
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import EscrowFailure, Refused
@@ -191,6 +191,7 @@ class Worker:
         )
         self._under_way: dict[Future[Judged], Lease] = {}
         self._suspect: Lease | None = None
+        self._paying: Future[Pumped] | None = None
         self._beaten = self._timed = self._paid = 0.0
 
     def run(self, stop: threading.Event, *, until_empty: bool = False) -> WorkerRecord:
@@ -202,12 +203,16 @@ class Worker:
 
         """
         terms = self._terms
-        with ThreadPoolExecutor(terms.parallel, thread_name_prefix="check") as pool:
+        with (
+            ThreadPoolExecutor(terms.parallel, thread_name_prefix="check") as pool,
+            ThreadPoolExecutor(1, thread_name_prefix="pay") as payer,
+        ):
             while not stop.is_set() or self._under_way or self._suspect:
                 try:
                     if stop.is_set():
                         self._let_go()
                     self._say_so()
+                    self._pay(payer)
                     taken = 0 if stop.is_set() or self._suspect else self._take(pool)
                     self._begin_suspect(pool)
                     self._finish()
@@ -349,7 +354,7 @@ class Worker:
         self._queue.give_back(lease, outcome="stopped", after_s=0, now=now, counts=False)
 
     def _say_so(self) -> None:
-        """Be heard of, keep the leases, pay, and do what time does: each as often as it takes."""
+        """Be heard of, keep the leases, and do what time does: each as often as it takes."""
         now = time.monotonic()
         if now - self._beaten >= self._terms.lease_s / 4:
             self._beaten = now
@@ -361,22 +366,49 @@ class Worker:
         if now - self._timed >= TIMERS_EVERY_S:
             self._timed = now
             self._escrow.run_timers(self._clock())
-        if self._rail is not None and now - self._paid >= PAYING_EVERY_S:
-            self._paid = now
-            self._escrow.pump(self._rail, now=self._clock())
+
+    def _pay(self, payer: ThreadPoolExecutor) -> None:
+        """Pay what is decided, beside everything else: a rail may take its time, and leases do not wait."""
+        if self._rail is None or not self._is_paid_up():
+            return
+        if time.monotonic() - self._paid >= PAYING_EVERY_S:
+            self._paid = time.monotonic()
+            self._paying = payer.submit(self._escrow.pump, self._rail, now=self._clock())
+
+    def _is_paid_up(self) -> bool:
+        """Tell whether no round of payments is under way, and say how the last one went if it went wrong."""
+        if self._paying is None:
+            return True
+        if not self._paying.done():
+            return False
+        if error := self._paying.exception():
+            # What it had in hand is asked about before it is paid: another round may go better.
+            self._log(f"paying: {type(error).__name__}: {error}")
+        self._paying = None
+        return True
 
     def _is_empty(self) -> bool:
         status = self._queue.status(now=self._clock())
         return status.ready + status.taken == 0
 
+    def _pay_what_is_left(self) -> None:
+        try:
+            while self._rail is not None and self._escrow.pump(self._rail, now=self._clock()).paid:
+                pass
+        except (EscrowFailure, Refused):
+            raise
+        except Exception as error:  # noqa: BLE001 (a rail that trips keeps nobody from saying goodbye)
+            self._log(f"paying: {type(error).__name__}: {error}")
+
     def _bid_farewell(self) -> None:
         """Pay what is left to pay, and say goodbye; a database that is away will find out by itself."""
+        if self._paying is not None:
+            wait([self._paying])
+            self._is_paid_up()
         deadline = time.monotonic() + SHUTDOWN_S
         while True:
             try:
-                if self._rail is not None:
-                    while self._escrow.pump(self._rail, now=self._clock()).paid:
-                        pass
+                self._pay_what_is_left()
                 now = self._clock()
                 self.record = replace(self.record, beat_at=now, stopped_at=now)
                 return self._queue.beat(self.record)
