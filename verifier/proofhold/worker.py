@@ -316,6 +316,8 @@ class Worker:
         try:
             ruled = rule(lease.record, judged.receipt, escrow=self._escrow, now=self._clock())
         except Refused as refusal:
+            if refusal.code == "escrow.busy":
+                raise  # it says nothing about the capture: asked again, it will
             self._log(f"{lease.hold}:{lease.seq}: {refusal}")
             self._give_back(lease, refusal.code, counts=refusal.code not in NOT_OURS)
             return None
