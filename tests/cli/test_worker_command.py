@@ -56,8 +56,9 @@ def test_a_worker_runs_models_again_until_nothing_is_left(folder: Path, driver: 
             }
             holds = stock(escrow, 3, proved=False, **terms)
         assert run("worker", "status", home)["ready"] == 3
+        where = () if driver == "sqlite" else ("--evidence", str(folder / "kept"))
         options = ("--key", str(folder / "verifier.pem"), "--policy", POLICY, "--root", str(REPOSITORY))
-        done = run("worker", "run", home, *options, "--until-empty", "--name", "w")
+        done = run("worker", "run", home, *options, *where, "--until-empty", "--name", "w")
         assert (done["id"], done["settled"], done["kept"], done["alive"]) == ("w", 3, 0, False)
         status = run("worker", "status", home)
         assert (status["ready"], status["taken"], status["poisoned"]) == (0, 0, 0)
@@ -67,6 +68,15 @@ def test_a_worker_runs_models_again_until_nothing_is_left(folder: Path, driver: 
         for hold in holds:
             assert run("escrow", "show", home, hold)["captures"][0]["state"] == "released"
         assert run("escrow", "audit", home) == {"differences": []}
+        # What the worker judged is there to be judged again by anybody.
+        [kept] = run("evidence", "list", home, holds[0], *where)["evidence"]
+        bundle, receipt = str(folder / "bundle"), folder / "receipt"
+        run("evidence", "get", home, kept["digest"], "--out", bundle, *where)
+        with open_home(home) as escrow:
+            receipt.write_bytes(escrow.hold(holds[0]).capture(0).decisions[0].receipt)
+        same = ("--policy", POLICY, "--root", str(REPOSITORY))
+        recheck = ["receipt", "recheck", str(receipt), bundle, *same]
+        assert CliRunner().invoke(main, recheck).exit_code == 0
 
 
 def test_what_was_claimed_is_queued_by_its_bundle(folder: Path) -> None:
