@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from proofhold.errors import Malformed, Misuse
 from proofhold.escrow import HoldRecord, LedgerRail, Ruling
 from proofhold.escrow.evidences import MAX_PIECES
 from proofhold.exchange import Bundle
-from proofhold.retention import FOLDER_NAME, EvidenceFolder, Pruned
+from proofhold.retention import FOLDER_NAME, HALF_WRITTEN_S, EvidenceFolder, Pruned
 from proofhold_cli import main
 from stores import DRIVERS, make_store
 
@@ -201,3 +202,16 @@ def test_the_commands() -> None:
         assert run("prune", "--now", after) == {"bytes": 8, "dry_run": False, "files": 1}
         assert run("list", paid_hold.id) == {"evidence": []}
         scene.escrow.close()
+
+
+def test_what_a_dead_process_left_half_written_is_removed_in_time(place: Place) -> None:
+    scene, kept, folder = place
+    kept.keep(scene.claimed().id, 0, "bundle", b"evidence", now=START)
+    [path] = folder.glob("*/*")
+    left = path.parent / ".half"
+    left.write_bytes(b"evid")
+    os.utime(left, (START, START))
+    assert kept.prune(now=START + HALF_WRITTEN_S) == Pruned((), 0, 0)
+    assert kept.prune(now=START + HALF_WRITTEN_S + 1, dry_run=True) == Pruned((), 1, 4)
+    assert kept.prune(now=START + HALF_WRITTEN_S + 1) == Pruned((), 1, 4)
+    assert [*folder.glob("*/*")] == [path]

@@ -27,6 +27,8 @@ from proofhold.exchange import Bundle
 FOLDER_NAME = "evidence"
 FOLDER_MODE = 0o700
 BUNDLE, ANSWERS = "bundle", "answers"
+HALF_WRITTEN_S = 3_600
+"""How old a file is that was never finished before it is taken for a dead process's."""
 ATTEMPTS = 8
 """How often a file is written again that somebody removed at the same time."""
 
@@ -126,7 +128,7 @@ class EvidenceFolder:
         return data
 
     def prune(self, *, now: int, dry_run: bool = False) -> Pruned:
-        """Remove what nobody needs any more, and files that no capture keeps.
+        """Remove what nobody needs any more, files that no capture keeps, and what was left half-written.
 
         Args:
             now: unix seconds.
@@ -147,6 +149,10 @@ class EvidenceFolder:
                 removed = self._book.unless_kept(digest, partial(path.unlink, missing_ok=True))
             if removed:
                 files, freed = files + 1, freed + size
+        for path in self._half_written(now):
+            files, freed = files + 1, freed + path.stat().st_size
+            if not dry_run:
+                path.unlink(missing_ok=True)
         return Pruned(due, files, freed)
 
     def _files(self) -> Iterator[Path]:
@@ -154,6 +160,13 @@ class EvidenceFolder:
             yield from sorted(
                 path for path in self._folder.glob("[0-9a-f][0-9a-f]/*") if len(path.name) == 62
             )
+
+    def _half_written(self, now: int) -> Iterator[Path]:
+        """Give the files that somebody was writing when it died: nobody takes that long over one."""
+        if self._folder.is_dir():
+            for path in sorted(self._folder.glob("[0-9a-f][0-9a-f]/.*")):
+                if path.stat().st_mtime < now - HALF_WRITTEN_S:
+                    yield path
 
     def _path(self, digest: Digest) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
