@@ -183,6 +183,28 @@ def status_command(home: str, now: int | None, as_json: bool) -> None:
         )
 
 
+@worker_group.command("history")
+@click.argument("home", type=ESCROW)
+@click.argument("hold")
+@click.option("--seq", default=0, show_default=True, help="Which capture of a metered job.")
+@json_option
+def history_command(home: str, hold: str, seq: int, as_json: bool) -> None:
+    """Say who took HOLD, and what came of it: why a capture is disputed that nobody could judge."""
+    from proofhold.escrow.home import open_home
+
+    with open_home(home) as escrow:
+        escrow.hold(hold).capture(seq)
+        attempts = escrow.queue.attempts(hold, seq)
+    if as_json:
+        names = ("began_at", "begun", "ended_at", "number", "outcome", "worker")
+        echo_json({"attempts": [{name: getattr(one, name) for name in names} for one in attempts]})
+        return
+    for one in attempts:
+        took = "" if one.ended_at is None else f" after {one.ended_at - one.began_at} s"
+        counts = "" if one.begun else ", no attempt"
+        click.echo(f"{one.number}  {one.worker}: {one.outcome or 'under way'}{took}{counts}")
+
+
 @contextmanager
 def _runner(address: str, parallel: int) -> Iterator[Runner]:
     from proofhold.errors import Misuse

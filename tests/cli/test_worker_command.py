@@ -65,6 +65,10 @@ def test_a_worker_runs_models_again_until_nothing_is_left(folder: Path, driver: 
         assert [worker["settled"] for worker in status["workers"]] == [3]
         text = CliRunner().invoke(main, ["worker", "status", home]).output
         assert "w: stopped" in text
+        [attempt] = run("worker", "history", home, holds[0])["attempts"]
+        assert (attempt["worker"], attempt["outcome"], attempt["begun"]) == ("w", "release", True)
+        told = CliRunner().invoke(main, ["worker", "history", home, holds[0]]).output
+        assert told.startswith("1  w: release after ")
         for hold in holds:
             assert run("escrow", "show", home, hold)["captures"][0]["state"] == "released"
         assert run("escrow", "audit", home) == {"differences": []}
