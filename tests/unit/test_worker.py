@@ -29,7 +29,7 @@ from proofhold.recomputation import recheck
 from proofhold.retention import EvidenceFolder
 from proofhold.standard import standard_verifier
 from proofhold.worker import Judged, Terms, VerifierJudge, Worker
-from settling import MEASURED, open_hall, rejected
+from settling import MEASURED, accepted, inconclusive, open_hall, rejected
 from stores import DRIVERS, Store, make_store
 from workshop import POLICY, Order, is_running, make_judge, nursery, stock
 
@@ -322,3 +322,20 @@ def test_a_rail_that_takes_its_time_or_trips_holds_up_no_check(escrow: LedgerEsc
         pass
     assert set(states(escrow, [*holds, *more])) == {State.RELEASED}
     assert len(set(rail.paid)) == len(rail.paid) == 4
+
+
+def test_what_somebody_else_decided_meanwhile_holds_up_no_worker() -> None:
+    """It was drawn, and an opening was to be asked for; by then the capture is released."""
+    with open_hall() as hall:
+        hold = hall.fund()
+        hall.escrow.queue.add(hold.id, 0, hall.claim(hold).encode(), now=hall.now)
+
+        def overtaken(lease: Lease) -> Judged:
+            claimed = hall.escrow.hold(lease.hold)
+            hall.settle(claimed, accepted(claimed))
+            return Judged(Receipt.issue(inconclusive(claimed), VERIFIER), awaits_opening=True)
+
+        worker = Worker(hall.escrow, overtaken, terms=Terms(poll_s=0.01), clock=hall.clock)
+        worker.run(threading.Event(), until_empty=True)
+        assert hall.state(hold) is State.RELEASING
+        assert [a.outcome for a in hall.escrow.queue.attempts(hold.id, 0)] == ["release"]

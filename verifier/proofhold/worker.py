@@ -315,6 +315,8 @@ class Worker:
         """Give the ruling of a receipt; None if it keeps the capture as it is, which is then seen to."""
         try:
             ruled = rule(lease.record, judged.receipt, escrow=self._escrow, now=self._clock())
+            if isinstance(ruled, Kept) and judged.awaits_opening:
+                self._escrow.await_opening(lease.hold, lease.seq, now=self._clock())
         except Refused as refusal:
             if refusal.code == "escrow.busy":
                 raise  # it says nothing about the capture: asked again, it will
@@ -324,7 +326,6 @@ class Worker:
         if not isinstance(ruled, Kept):
             return ruled
         if judged.awaits_opening:
-            self._escrow.await_opening(lease.hold, lease.seq, now=self._clock())
             self._set_aside(lease, "awaits_opening")
         elif ruled.code == AWAITS_RECEIPTS:
             self._set_aside(lease, ruled.code)
