@@ -218,7 +218,7 @@ class Worker:
                     self._finish()
                     if taken or self._under_way or self._suspect:
                         continue
-                    if until_empty and self._is_empty():
+                    if until_empty and self._queue.is_empty():
                         break
                     stop.wait(terms.poll_s)
                 except (EscrowFailure, Refused) as failure:
@@ -389,10 +389,6 @@ class Worker:
             self._log(f"paying: {type(error).__name__}: {error}")
         self._paying = None
         return True
-
-    def _is_empty(self) -> bool:
-        status = self._queue.status(now=self._clock())
-        return status.ready + status.taken == 0
 
     def _pay_what_is_left(self) -> None:
         try:

@@ -277,6 +277,10 @@ class WorkQueue:
             for row in rows
         )
 
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing for anybody, now or later. (`status` looks at the whole log.)"""
+        return self._database.read(lambda tx: tx.execute("SELECT 1 FROM work LIMIT 1").fetchone() is None)
+
     def status(self, *, now: int) -> QueueStatus:
         """Say how the queue stands."""
         return self._database.read(partial(_status, now=now))
