@@ -53,7 +53,7 @@ def test_a_card_is_captured_once_wherever_the_application_dies(
         for ended in lives.end_at(first, steps):
             assert lives.live(replace(ended, dies_at=0, now=START + LEASE_S)) == 0
     intents = processor.intents
-    assert len(intents) > 3
+    assert len(intents) > 2
     captured = Counter(intent for intent, _ in processor.captures)
     assert captured == (Counter(intents.keys()) if ruling == "release" else Counter())
     assert {i["status"] for i in intents.values()} == {"succeeded" if ruling == "release" else "canceled"}
@@ -91,7 +91,7 @@ def test_every_message_is_delivered_wherever_the_messenger_dies(
         rows = escrow.store.read(lambda tx: [row["id"] for row in tx.execute(sql).fetchall()])
         assert set(got) == {f"msg_test-escrow_{number}" for number in rows}, "lost, or made up"
         assert WebhookBook(escrow.store).deliveries(DeliveryStatus.DUE, DeliveryStatus.DEAD) == ()
-    assert deaths > 3
+    assert deaths > 2
     assert all(len(set(bodies)) == 1 for bodies in got.values()), "one name, two messages"
     again = sum(len(bodies) - 1 for bodies in got.values())
     assert again <= deaths, "told again without anybody having died"
