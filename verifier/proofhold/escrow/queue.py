@@ -13,7 +13,7 @@ that takes its workers down with it is disputed after `MAX_ATTEMPTS`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from proofhold.canonical import Digest
@@ -436,7 +436,7 @@ def _count(books: Books, capture: Capture, *, counts: bool = True) -> Capture:
     attempts = capture.attempts + (1 if counts else -1)
     books.update(ATTEMPT, (capture.hold, capture.seq, capture.leases), begun=int(counts))
     books.update(CAPTURE, (capture.hold, capture.seq), attempts=attempts)
-    return replace(capture, attempts=attempts)
+    return moves.load(books, capture.hold, capture.seq)
 
 
 def _postpone(books: Books, hold: Digest, seq: int, ready_at: int) -> None:
