@@ -206,6 +206,23 @@ def test_a_known_failure_is_one(desk: Desk) -> None:
     desk.refuses("payment.failed", desk.shop.pay(hold))
 
 
+def test_after_a_known_failure_the_payer_can_make_another_payment_and_one_only(desk: Desk) -> None:
+    hold = desk.claimed()
+    desk.admit(hold)
+    desk.ledger.script = ["insufficient_funds"]
+    desk.settle(desk.shop.pay(hold))
+    receipt = Receipt.issue(accepted(hold), VERIFIER)
+    another, third = (desk.shop.pay(hold, payment=f"another-identifier-{n}") for n in range(2))
+    desk.gate.admit(another, hold.job, receipt)
+    desk.refuses("payment.failed", desk.shop.pay(hold))
+    assert desk.settle(another).success
+    with refused("payment.reused_verdict"):
+        desk.gate.admit(third, hold.job, receipt)
+    desk.refuses("payment.settled", another)
+    desk.refuses("payment.failed", desk.shop.pay(hold))
+    assert desk.ledger.settled == {hold.id: PRICE}
+
+
 def test_exception_text_does_not_leak(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("postgres://settler:hunter2@10.0.0.7/money")

@@ -243,6 +243,22 @@ def test_deposit_is_captured_when_the_verdict_accepts(hall: Hall) -> None:
     assert (shop.ledger.settled, status(shop, hold)) == ({hold.id: PRICE}, Status.SETTLED)
 
 
+def test_an_undecided_deposit_is_given_back_and_another_payment_can_be_made(hall: Hall) -> None:
+    """The authorization behind it is spent: asking again with it could never work."""
+    shop = Shop(hall, flow="escrow", verdict=inconclusive)
+    shop.gate.attach(shop.server)
+    hold, app = shop.hire(), shop.app()
+    assert run(shop, shop.pay(hold), app=app)[0].json() == {"code": "payment.undecided"}
+    assert (shop.ledger.settled, status(shop, hold)) == ({hold.id: 0}, Status.FAILED)
+    shop.verdict = accepted
+    calls = shop.ledger.calls
+    [response] = run(shop, shop.pay(hold), app=app)
+    assert (response.status_code, shop.ledger.calls) == (402, calls), "it is asked for another payment"
+    [response] = run(shop, shop.pay(hold, payment="another-identifier"), app=app)
+    assert (response.status_code, shop.ledger.settled) == (200, {hold.id: PRICE})
+    assert shop.gate.book.unsettled(now=hall.now) == ()
+
+
 def test_what_settles_as_a_whole_before_the_answer_is_refused(hall: Hall) -> None:
     shop = Shop(hall, flow="upfront")
     shop.gate.attach(shop.server)

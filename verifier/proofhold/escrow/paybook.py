@@ -193,6 +193,12 @@ class PaymentBook:
                 if (found.outcome, found.job, found.seq) != (outcome, job, seq):
                     raise Refused("payment.decided", f"the payment was decided before: {found.outcome}")
                 return found
+            # One that failed has paid nothing: its payer was told to make another, which this may be.
+            sql = (
+                "UPDATE gated_payment SET job = NULL, seq = NULL"
+                " WHERE job = ? AND seq = ? AND id <> ? AND status = 'failed'"
+            )
+            tx.execute(sql, (job, seq, payment))
             sql = "SELECT id FROM gated_payment WHERE job = ? AND seq = ? AND id <> ?"
             if tx.execute(sql, (job, seq, payment)).fetchone() is not None:
                 raise Refused("payment.reused_verdict", "this capture of the job pays another payment")
