@@ -44,6 +44,7 @@ from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensor, Tensors
 from proofhold.policy import Policy
+from proofhold.retention import EvidenceFolder
 from proofhold.runner import InlineRunner
 from proofhold.sampling import commitment
 from proofhold.verifier import Verifier
@@ -314,6 +315,8 @@ class Order:
     feeds: int = 0
     """Do not work: fund, claim and queue so many jobs."""
     forged_every: int = 0
+    evidence: str = ""
+    """A folder where it keeps what it checks."""
     deadly: str = ""
     """The hold whose check takes the whole process down."""
     shift_s: int = 0
@@ -372,6 +375,7 @@ def work(order: Order) -> None:
             terms=terms,
             name=order.name,
             rail=None if order.naive else rail,
+            evidence=EvidenceFolder(Path(order.evidence), escrow) if order.evidence else None,
             clock=lambda: int(time.time()) + order.shift_s,
             log=lambda line: print(line, file=sys.stderr, flush=True),
         )

@@ -13,9 +13,10 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from proofhold.escrow import PostgresEscrow, SqliteEscrow, State
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.home import open_home
 from proofhold.escrow.payments import LEASE_S
+from proofhold.retention import EvidenceFolder
 from workshop import PRICE, FlakyRail, Order, is_forged, is_running, nursery
 
 WORKERS = 2
@@ -35,7 +37,7 @@ SERVER_EVERY = 12
 """Every so many kills it is the server that is killed."""
 FORGED_EVERY = 4
 PATIENCE_S = 1_800
-QUIET = {"failing": 0.0, "answer_s": 0.02}
+QUIET: dict[str, Any] = {"failing": 0.0, "answer_s": 0.02}
 """A rail that never fails, and takes its time: what it is paid twice by is the kills alone."""
 
 
@@ -112,11 +114,20 @@ class Battle:
             status = escrow.queue.status(now=now)
             assert (status.ready, status.taken, status.poisoned) == (0, 0, 0)
             assert escrow.audit() == ()
+            if self.order.evidence:
+                self.look_at_evidence(escrow, expected)
             outside = next(b.amount for b in escrow.balances() if b.account.kind == "outside")
             inside = sum(b.amount for b in escrow.balances() if b.account.kind == "party")
             held = sum(b.amount for b in escrow.balances() if b.account.kind == "bond")
             assert outside == -inside - held
         assert sum(paid.values()) * PRICE == self.jobs * PRICE
+
+    def look_at_evidence(self, escrow: LedgerEscrow, expected: Iterable[str]) -> None:
+        """What was checked was kept before: no row without its file, whoever died in between."""
+        kept = EvidenceFolder(Path(self.order.evidence), escrow)
+        for key in expected:
+            [piece] = kept.pieces(key.split(":")[0])
+            assert len(kept.read(piece.digest)) == piece.size
 
     def expected(self, escrow: LedgerEscrow) -> Iterator[tuple[str, str]]:
         """Give the payment that each job must end with."""
@@ -133,7 +144,9 @@ class Battle:
 
 
 @contextlib.contextmanager
-def battlefield(driver: str, jobs: int, seed: int, **changes: object) -> Iterator[Battle]:
+def battlefield(
+    driver: str, jobs: int, seed: int, *, keeps: bool = False, **changes: object
+) -> Iterator[Battle]:
     with memory_folder() as folder, contextlib.ExitStack() as stack:
         server = None
         if driver == "postgres":
@@ -149,6 +162,7 @@ def battlefield(driver: str, jobs: int, seed: int, **changes: object) -> Iterato
             poll_s=0.05,
             until_empty=False,
             rail=str(folder / "rail.db"),
+            evidence=str(folder / "evidence") if keeps else "",
             now=int(time.time()),
         )
         yield Battle(replace(order, **changes), jobs, server, seed)  # type: ignore[arg-type]
@@ -156,7 +170,7 @@ def battlefield(driver: str, jobs: int, seed: int, **changes: object) -> Iterato
 
 @pytest.mark.parametrize("driver", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def test_a_few_kills_of_everything(driver: str) -> None:
-    with battlefield(driver, jobs=96, seed=3) as battle:
+    with battlefield(driver, jobs=96, seed=3, keeps=True) as battle:
         battle.fight(kills=SERVER_EVERY + 1 if driver == "postgres" else 5)
         battle.look()
 
