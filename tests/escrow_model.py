@@ -149,7 +149,7 @@ class Model:
         leased = capture.state == "verifying" and capture.due is not None
         self.queue[name, seq] = (capture.due or now) if leased else now
 
-    def take(self, limit: int, lease_s: int, now: int) -> list[tuple[str, int, int, bool]]:
+    def take(self, limit: int, lease_s: int, now: int, *, suspects: bool) -> list[tuple[str, int, int, bool]]:
         """Give what a worker gets: hold, seq, the lease's number, and whether it is suspect."""
         ready = sorted((at, *key) for key, at in self.queue.items() if at <= now)
         taken: list[tuple[str, int, int, bool]] = []
@@ -165,7 +165,7 @@ class Model:
                 del self.queue[name, seq]
                 continue
             is_suspect = any(one.outcome == "lease_end" for one in capture.tries.values())
-            if is_suspect and taken:
+            if is_suspect and (taken or not suspects):
                 continue
             self.hand_out(capture, lease_s, now)
             self.queue[name, seq] = capture.due or now

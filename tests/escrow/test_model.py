@@ -221,12 +221,14 @@ class Both(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.queue)
-    @rule(limit=st.sampled_from([1, 2, 9]), lease_s=st.sampled_from([1, 10]))
-    def take(self, limit: int, lease_s: int) -> None:
+    @rule(limit=st.sampled_from([1, 2, 9]), lease_s=st.sampled_from([1, 10]), suspects=st.booleans())
+    def take(self, limit: int, lease_s: int, suspects: bool) -> None:
         Both.steps[f"{self.driver} take"] += 1
         self.touched += [hold for hold, _ in self.model.queue]
-        taken = self.scene.escrow.queue.take("w", limit=limit, lease_s=lease_s, now=self.scene.now)
-        expected = self.model.take(limit, lease_s, self.scene.now)
+        taken = self.scene.escrow.queue.take(
+            "w", limit=limit, lease_s=lease_s, now=self.scene.now, suspects=suspects
+        )
+        expected = self.model.take(limit, lease_s, self.scene.now, suspects=suspects)
         assert [(one.hold, one.seq, one.number, one.is_suspect) for one in taken] == expected
         self.leases = [*self.leases, *taken][-4:]
 

@@ -339,3 +339,28 @@ def test_what_somebody_else_decided_meanwhile_holds_up_no_worker() -> None:
         worker.run(threading.Event(), until_empty=True)
         assert hall.state(hold) is State.RELEASING
         assert [a.outcome for a in hall.escrow.queue.attempts(hold.id, 0)] == ["release"]
+
+
+def test_of_what_may_be_deadly_one_at_a_time_is_checked_beside_the_rest(escrow: LedgerEscrow) -> None:
+    now = int(time.time())
+    holds = stock(escrow, 4, now=now - 20)
+    for _ in range(2):  # two workers die, and what they had is suspect from now on
+        (_,) = escrow.queue.take("dead", limit=1, lease_s=1, now=now - 10)
+    seen, lock, judge = list[list[bool]](), threading.Lock(), make_judge()
+    running: list[Lease] = []
+
+    def watching(lease: Lease) -> Judged:
+        with lock:
+            running.append(lease)
+            seen.append([one.is_suspect for one in running])
+        time.sleep(0.05)
+        with lock:
+            running.remove(lease)
+        return judge(lease)
+
+    terms = Terms(parallel=3, batch=8, poll_s=0.01)
+    Worker(escrow, watching, terms=terms).run(threading.Event(), until_empty=True)
+    assert set(states(escrow, holds)) == {State.RELEASING}
+    assert max(sum(together) for together in seen) == 1
+    counted = [a.begun for hold in holds for a in escrow.queue.attempts(hold, 0)]
+    assert sorted(counted) == [False, False, True, True, True, True]

@@ -6,8 +6,8 @@ nothing: its leases end, and another worker takes what it had. Whether a capture
 does not matter: it is settled once.
 
 A check counts as an attempt from its beginning, of which the escrow is told with the next heartbeat. What was
-held by a worker that was never heard of again may be what killed it: that is begun alone, when nothing else
-is under way here, and the escrow is told before.
+held by a worker that was never heard of again may be what killed it: of that one at a time is begun here,
+with nothing waiting behind it, and the escrow is told before.
 """
 
 from __future__ import annotations
@@ -230,10 +230,18 @@ class Worker:
 
     def _take(self, pool: ThreadPoolExecutor) -> int:
         """Take as much as may wait here, once half of it is done: a lease that waits keeps others from it."""
-        room = self._terms.batch - len(self._under_way)
-        if room <= 0 or room < self._terms.batch / 2:
+        beside_suspect = any(lease.is_suspect for lease in self._under_way.values())
+        most = self._terms.parallel if beside_suspect else self._terms.batch
+        room = most - len(self._under_way)
+        if room <= 0 or (room < most / 2 and not beside_suspect):
             return 0
-        leases = self._queue.take(self.record.id, limit=room, lease_s=self._terms.lease_s, now=self._clock())
+        leases = self._queue.take(
+            self.record.id,
+            limit=room,
+            lease_s=self._terms.lease_s,
+            now=self._clock(),
+            suspects=not beside_suspect,
+        )
         self._keep(leases)
         for lease in leases:
             if lease.is_suspect:
@@ -243,9 +251,9 @@ class Worker:
         return len(leases)
 
     def _begin_suspect(self, pool: ThreadPoolExecutor) -> None:
-        """Begin a check that may take this worker down, once there is nothing to take with it."""
+        """Begin a check that may take this worker down, once it does not have to wait for others."""
         lease = self._suspect
-        if lease is None or self._under_way:
+        if lease is None or len(self._under_way) >= self._terms.parallel:
             return
         try:
             self._queue.begin(lease, now=self._clock())

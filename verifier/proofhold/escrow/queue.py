@@ -138,11 +138,13 @@ class WorkQueue:
         """
         self._database.write(adding(hold, seq, bundle, answers=answers, now=now))
 
-    def take(self, worker: str, *, limit: int, lease_s: int, now: int) -> tuple[Lease, ...]:
+    def take(
+        self, worker: str, *, limit: int, lease_s: int, now: int, suspects: bool = True
+    ) -> tuple[Lease, ...]:
         """Take what is ready, oldest first, at most `limit`, each for `lease_s` seconds.
 
         What turns out to be disputed by now, or decided, leaves the queue on the way. What may have taken a
-        worker down is given alone, so that it takes nothing with it.
+        worker down is given alone, so that it takes little with it; without `suspects` it is passed over.
 
         Raises:
             Misuse: a limit or a lease out of bounds, or no name.
@@ -152,7 +154,9 @@ class WorkQueue:
         if not 1 <= limit <= MAX_TAKEN or not 1 <= lease_s <= MAX_LEASE_S:
             raise Misuse(f"limit {limit} or lease_s {lease_s}: expected 1 to {MAX_TAKEN}, 1 to {MAX_LEASE_S}")
         _require_name(worker)
-        return self._database.write(partial(_take, worker=worker, limit=limit, lease_s=lease_s, now=now))
+        return self._database.write(
+            partial(_take, worker=worker, limit=limit, lease_s=lease_s, now=now, suspects=suspects)
+        )
 
     def begin(self, lease: Lease, *, now: int) -> None:
         """Say that the check of a lease begins just now: it is an attempt then, whatever becomes of it.
@@ -322,7 +326,9 @@ def acknowledge(books: Books, capture: Capture, outcome: str, *, now: int) -> Ca
     return capture
 
 
-def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -> tuple[Lease, ...]:
+def _take(
+    tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int, suspects: bool
+) -> tuple[Lease, ...]:
     rows = tx.execute(_READY + _FIRST + _ALONE[tx.dialect], (now, limit)).fetchall()
     keys = [(row["hold"], row["seq"]) for row in rows]
     books = Books(tx)
@@ -340,7 +346,7 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
         capture = moves.load(books, hold, seq)  # as it is by now: another of its hold may have moved the bond
         work = books.find(WORK, hold, seq)
         if work is not None and work["ready_at"] <= now and capture.changed_at <= now:
-            lease = _lease(books, capture, worker, lease_s, now, is_first=not leases)
+            lease = _lease(books, capture, worker, lease_s, now, suspects=suspects and not leases)
             leases += [lease] if lease else []
             if lease is not None and lease.is_suspect:
                 break
@@ -349,7 +355,7 @@ def _take(tx: Transaction, *, worker: str, limit: int, lease_s: int, now: int) -
 
 
 def _lease(
-    books: Books, capture: Capture, worker: str, lease_s: int, now: int, *, is_first: bool
+    books: Books, capture: Capture, worker: str, lease_s: int, now: int, *, suspects: bool
 ) -> Lease | None:
     """Take one capture; None if it leaves the queue, or waits for somebody else or to be taken alone."""
     before = capture.leases
@@ -363,7 +369,7 @@ def _lease(
         books.remove(WORK, capture.hold, capture.seq)
         return None
     is_suspect = _is_suspect(books, capture)
-    if is_suspect and not is_first:
+    if is_suspect and not suspects:
         return None
     work = books.find(WORK, capture.hold, capture.seq) or {}
     capture = moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s))
