@@ -20,13 +20,15 @@ from judging import BUYER, NONCE, NOW, PROVIDER, SECRET, make_job, runner
 from proofhold.backends.replay import ReplayBackend
 from proofhold.catalogue import Entry
 from proofhold.compile.replay.pin import draw
+from proofhold.contention import ProductOpening
 from proofhold.core import Answer, Check, NeedKind
 from proofhold.exchange import Exchange
 from proofhold.job import PPM, Claim, Job, OnnxModel
-from proofhold.keys import Signed
+from proofhold.keys import Signed, SigningKey
 from proofhold.locks import ReplayLock
 from proofhold.payload import Tensor, Tensors
 from proofhold.replay.opening import Opening
+from proofhold.replay.products import pieces_of, read_pieces
 from proofhold.replay.rerun import Rerunner
 from proofhold.replay.segments import held_by_verifier, sent_with
 from proofhold.replay.trace import Trace
@@ -155,3 +157,15 @@ def nudged(tensor: Tensor, by: float = 0.01) -> Tensor:
     values = tensor.numpy().copy()
     values.flat[0] += by
     return Tensor.of(tensor.name, values)
+
+
+def signed_results(
+    exchange: Exchange, results: tuple[Tensor, ...], key: SigningKey = PROVIDER
+) -> list[Answer]:
+    """Sign for results as a provider does, whatever they are."""
+    pieces = pieces_of(results)
+    found = read_pieces(pieces)
+    assert found is not None
+    document = ProductOpening(job=exchange.job.digest, seq=0, claim=exchange.claim.digest, products=found[0])
+    signed = Signed.new(document, key)
+    return [Answer(NeedKind.OPENING, body) for body in (signed.encode(), *pieces)]

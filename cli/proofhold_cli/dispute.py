@@ -121,6 +121,31 @@ def answer_command(
     _say("answered", answered.document.digest, text, as_json=as_json)
 
 
+@dispute_group.command("acknowledge")
+@click.argument("hold")
+@click.option("--seq", type=click.IntRange(0), default=0, show_default=True, help="The capture.")
+@click.option("--escrow", "home", type=FOLDER, required=True, help="The escrow that has recorded the answer.")
+@key_option
+@out_option
+@json_option
+def acknowledge_command(
+    hold: str, seq: int, home: Path, key_file: Path, out_file: Path, as_json: bool
+) -> None:
+    """Sign, as the verifier, that the answer for HOLD's challenge is on record, and since when.
+
+    Whoever has it cannot be called silent.
+    """
+    from proofhold.adjudication import acknowledge_answer
+    from proofhold.escrow.home import open_home
+    from proofhold.keys import SigningKey
+    from proofhold_cli.files import write_file
+
+    with open_home(home) as escrow:
+        word = acknowledge_answer(hold, escrow=escrow, key=SigningKey.load(key_file), seq=seq)
+    write_file(out_file, word.encode())
+    _say("acknowledged", word.document.opening, f"recorded at {word.document.at}", as_json=as_json)
+
+
 @dispute_group.command("charge")
 @click.argument("answer_file", metavar="ANSWER", type=FILE)
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)

@@ -162,6 +162,11 @@ def request_command(input_file: Path, out_file: Path) -> None:
 @click.option(
     "--fee", metavar="ACCOUNT=RATE", help="Who else gets a share of what is paid, such as house=0.01."
 )
+@click.option(
+    "--check-products",
+    is_flag=True,
+    help="If drawn, check every matrix product by random projection: for jobs worth falsifying one value.",
+)
 @click.option("--out", "out_file", type=FILE, required=True, help="Where to write the job.")
 @policy_option
 @now_option
@@ -187,6 +192,7 @@ def new_command(
     delivery: str,
     captures: int,
     fee: str | None,
+    check_products: bool,
     out_file: Path,
     policy_name: str,
     now: int | None,
@@ -221,6 +227,7 @@ def new_command(
         dispute_s=dispute_s,
         captures=captures,
         fee=_fee(fee),
+        check_products=check_products,
     )
     with open_home(home) as escrow:
         job = draft_job(

@@ -180,12 +180,22 @@ def bench_command(
 
 @provider_group.command("open")
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
-@click.option("--segment", type=click.IntRange(0), required=True, help="Which segment is asked for.")
+@click.option("--segment", type=click.IntRange(0), help="Which segment is asked for.")
+@click.option("--products", is_flag=True, help="All products are asked for: sign for their results.")
+@click.option("--key", "key_file", type=FILE, help="The provider's private key, with --products.")
 @out_option
 @root_option
 @json_option
-def open_command(bundle_file: Path, segment: int, out_file: Path, root: Path | None, as_json: bool) -> None:
-    """Open one segment of the claim in BUNDLE, which was drawn to be checked, and write it as an answer.
+def open_command(
+    bundle_file: Path,
+    segment: int | None,
+    products: bool,
+    key_file: Path | None,
+    out_file: Path,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Open what was drawn of the claim in BUNDLE, one segment or all products, and write it as answers.
 
     The model runs once more: the same machine gives the same bytes, so nothing has to be kept between the
     claim and its opening. `proofhold verify --answers` reads what is written.
@@ -195,17 +205,24 @@ def open_command(bundle_file: Path, segment: int, out_file: Path, root: Path | N
     from proofhold.core import Answer, NeedKind
     from proofhold.errors import Misuse
     from proofhold.job import OnnxModel
-    from proofhold.provider import open_segment
+    from proofhold.keys import SigningKey
+    from proofhold.provider import open_products, open_segment
     from proofhold_cli.files import read_bundle, write_file
     from proofhold_cli.root import find_root
 
+    if products is (segment is not None) or products is (key_file is None):
+        raise click.UsageError("Name --segment, or --products with --key.")
     exchange = read_bundle(bundle_file).exchange
     model = exchange.job.document.model
     entry = Catalogue.load(find_root(root)).by_digest(model.onnx) if isinstance(model, OnnxModel) else None
     if entry is None:
         raise Misuse("the job's model is not in this catalogue")
-    opening = open_segment(exchange, entry, segment)
-    write_file(out_file, encode_answers([Answer(NeedKind.OPENING, opening.encode())]))
+    if key_file is not None:
+        answers = open_products(exchange, entry, SigningKey.load(key_file))
+    else:
+        opening = open_segment(exchange, entry, segment or 0)
+        answers = (Answer(NeedKind.OPENING, opening.encode()),)
+    write_file(out_file, encode_answers(answers))
     _say("opened", exchange.job.digest, out_file, as_json=as_json)
 
 

@@ -16,11 +16,13 @@ from judging import REPOSITORY, runner
 from proofhold.compile.replay.cutter import Limits
 from proofhold.compile.replay.pin import pin_file
 from proofhold.compile.specification import SPECIFICATION_FILE_NAME
+from proofhold.contention import Acknowledgement
 from proofhold.escrow import State
 from proofhold.exchange import Bundle
+from proofhold.keys import Signed
 from proofhold.policy import Policy
 from proofhold.provider import Prover
-from proofhold.replay.transcript import Transcript
+from proofhold.replay.transcript import Transcript, decode_answer
 from proofhold_cli import main
 from proofhold_cli.story.disputes import MODEL, TERMS, play_disputes
 from proofhold_cli.story.stage import SimulatedClock, Stage
@@ -93,6 +95,17 @@ def test_an_honest_provider_answers_and_is_paid(dispute: Dispute, root: Path) ->
     )  # fmt: skip
     assert answered.exit_code == 0, answered.output
     assert dispute.state() is State.DISPUTED
+    said = {}
+    for name in ("buyer", "judge"):
+        key, hold = path(f"{name}.pem"), dispute.bundle.exchange.job.digest
+        arguments = ["acknowledge", hold, "--escrow", home, "--out", path("word"), "--key", key]
+        said[name] = CliRunner().invoke(main, ["dispute", *map(str, arguments)])
+    assert said["buyer"].exit_code == 2, "nobody but the job's verifier acknowledges"
+    assert said["judge"].exit_code == 0, said["judge"].output
+    word = Signed.decode(Acknowledgement, path("word").read_bytes())
+    answer, _ = decode_answer(path("answer").read_bytes())
+    assert (word.document.opening, word.document.job) == (answer.digest, answer.document.job)
+    assert word.envelope.is_signed_by_exactly([dispute.stage.judge.public])
     vain = ("charge", path("answer"), path("bundle.json"), "--out", path("transcript"), *keyed)
     assert dispute.run(*vain, "--key", path("buyer.pem")).exit_code == 0
     dismissed = dispute.run("judge", path("transcript"), "--escrow", home, *keyed)
@@ -111,7 +124,7 @@ def test_an_honest_provider_answers_and_is_paid(dispute: Dispute, root: Path) ->
 
 
 def test_an_answer_that_hides_something_is_not_recorded(dispute: Dispute, root: Path) -> None:
-    from proofhold.adjudication import adjudicate, record_answer
+    from proofhold.adjudication import acknowledge_answer, adjudicate, record_answer
     from proofhold.contention import Challenge
     from proofhold.escrow import Refused
     from proofhold.keys import Signed
@@ -120,6 +133,9 @@ def test_an_answer_that_hides_something_is_not_recorded(dispute: Dispute, root: 
     from proofhold.replay.regions import Graph
 
     stage = dispute.stage
+    with pytest.raises(Refused) as caught:
+        acknowledge_answer(dispute.bundle.exchange.job.digest, escrow=stage.escrow, key=stage.judge)
+    assert caught.value.code == "answer.missing"
     claim, entry = dispute.bundle.exchange.claim, stage.catalogue.by_name(MODEL)
     assert entry.replay is not None
     document = Challenge(job=claim.document.job, seq=0, claim=claim.digest, segment=1)

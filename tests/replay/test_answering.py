@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,13 @@ from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.job import PPM
 from proofhold.keys import Signed
+from proofhold.provider import open_products
+from proofhold.replay.products import read_pieces
 from proofhold.runner import Runner
+from proofhold.sampling import commitment, projection_commitment
 from proofhold.settlement import Decision, Outcome, fund, verify_and_settle
 from proofhold.verifier import Verifier
-from replay_exchanges import Committed, cheap, commit, honest_run, job_on
+from replay_exchanges import Committed, cheap, commit, honest_run, job_on, nudged, signed_results
 from replay_models import entry
 
 BOND = USDC.parse("5")
@@ -41,23 +45,27 @@ class House:
     escrow: SqliteEscrow
     now: int = NOW
     hired: int = 0
+    model: str = "chain"
 
     def clock(self) -> int:
         return self.now
 
     def verifier(self, using: Runner | None = None) -> Verifier:
-        return Verifier(Catalogue.of([entry("chain")]), (), ReplayBackend(using or runner()))
+        return Verifier(Catalogue.of([entry(self.model)]), (), ReplayBackend(using or runner()))
 
-    def hire(self, *, cheating: bool = False, rate_ppm: int = PPM) -> Committed:
+    def hire(self, *, cheating: bool = False, rate_ppm: int = PPM, **changes: Any) -> Committed:
         """Fund a job and record its claim."""
         self.hired += 1
         number = self.hired
         nonce = hashlib.sha256(b"house %d" % number).digest()
-        inputs, run = honest_run(entry("chain"), number)
+        known = entry(self.model)
+        inputs, run = honest_run(known, number)
         if cheating:
-            run = cheap(number=number).run
+            run = cheap(self.model, number).run
+        if self.model == "wide":
+            changes = {"projection_commitment": self.escrow.draw_projection(nonce)} | changes
         job = job_on(
-            entry("chain"),
+            known,
             inputs,
             nonce=nonce.hex(),
             input=inputs.digest(nonce),
@@ -68,8 +76,9 @@ class House:
             answer_s=ANSWER_S,
             claim_by=self.now + 3_600,
             policy=policy("sampled").digest,
+            **changes,
         )
-        claim = commit(entry("chain"), run, inputs, job=job)
+        claim = commit(known, run, inputs, job=job)
         signed = claim.exchange.job
         fund(
             signed,
@@ -93,7 +102,13 @@ class House:
             clock=self.clock,
         )
 
-    def take(self, claim: Committed, opening: Answer, using: Runner | None = None) -> Answered:
+    def take(
+        self,
+        claim: Committed,
+        opening: Answer | Sequence[Answer],
+        using: Runner | None = None,
+        answers: Sequence[Answer] = (),
+    ) -> Answered:
         return take_opening(
             claim.exchange.job.digest,
             Bundle(claim.exchange),
@@ -102,6 +117,7 @@ class House:
             policy=policy("sampled"),
             escrow=self.escrow,
             key=VERIFIER,
+            answers=answers,
             clock=self.clock,
         )
 
@@ -236,6 +252,77 @@ def test_nobody_waits_for_an_opening_that_was_not_asked_for(house: House) -> Non
         house.escrow.await_opening(claim.exchange.job.digest, 0, now=house.now)
     with refused("escrow.wrong_state"):
         house.escrow.opened(claim.exchange.job.digest, 0, opening="0" * 64, now=house.now)
+
+
+@pytest.fixture
+def valuable(house: House) -> House:
+    """The same house, for jobs whose every product is checked."""
+    house.model = "wide"
+    return house
+
+
+def products_of(claim: Committed) -> tuple[Answer, ...]:
+    """What an honest provider opens: the results of all products, signed for."""
+    return open_products(claim.exchange, claim.entry, PROVIDER, runner=runner())
+
+
+def test_every_product_of_a_valuable_job_is_checked_and_its_receipt_shows_both_secrets(
+    valuable: House,
+) -> None:
+    claim = valuable.hire()
+    [need] = valuable.judge(claim).receipt.needs
+    assert (need.kind, need.subject) == (NeedKind.OPENING, "products")
+    answered = valuable.take(claim, products_of(claim))
+    assert answered.decision.outcome is Outcome.RELEASE
+    assert answered.acknowledgement.envelope.is_signed_by_exactly([VERIFIER.public])
+    receipt = answered.decision.receipt
+    job = claim.exchange.job.document
+    nonce = bytes.fromhex(job.nonce)
+    reveals = [a.body or b"" for a in receipt.answers if a.kind is NeedKind.REVEAL]
+    assert job.sampling_commitment in {commitment(nonce, secret) for secret in reveals}
+    assert job.projection_commitment in {projection_commitment(nonce, secret) for secret in reveals}
+    assert valuable.wealth() == 100 * BOND + PRICE
+
+
+def test_the_second_secret_is_revealed_to_the_first_products_alone(valuable: House) -> None:
+    """Else a provider would fit false results to the projections that it knows (P3)."""
+    claim = valuable.hire()
+    valuable.judge(claim)
+    hold, honest = claim.exchange.job.digest, products_of(claim)
+    for nothing in (honest[1:], [Answer(NeedKind.OPENING, b"rubbish")]):
+        with refused("answer.opening"):
+            valuable.take(claim, nothing)
+    # What the provider did not sign has revealed nothing: the first products are these.
+    digest, results = read_pieces([answer.body for answer in honest]) or ("", ())
+    secret = valuable.escrow.record_openings(hold, 0, openings=digest, now=valuable.now)
+    assert valuable.escrow.record_openings(hold, 0, openings=digest, now=valuable.now + 1) == secret
+    fitted = signed_results(claim.exchange, (nudged(results[0]), *results[1:]))
+    for handed_in in ((), (Answer(NeedKind.REVEAL, secret),)):
+        with refused("escrow.openings"):
+            valuable.take(claim, fitted, answers=handed_in)
+    assert valuable.state(claim) is State.ANSWERING
+    assert valuable.take(claim, honest).decision.outcome is Outcome.RELEASE
+
+
+def test_falsified_products_of_a_valuable_job_are_disputed(valuable: House) -> None:
+    claim = valuable.hire()
+    valuable.judge(claim)
+    _, results = read_pieces([answer.body for answer in products_of(claim)]) or ("", ())
+    forged = signed_results(claim.exchange, (*results[:-1], nudged(results[-1], 0.05)))
+    assert valuable.take(claim, forged).decision.outcome is Outcome.DISPUTE
+
+
+def test_a_valuable_job_is_funded_with_a_second_secret_of_the_escrows_own(valuable: House) -> None:
+    for changes, code in (
+        ({"projection_commitment": "0" * 64}, "job.projection"),
+        ({"projection_commitment": projection_commitment(bytes(32), bytes(32))}, "job.projection"),
+        ({"captures": 2}, "job.projection_captures"),
+    ):
+        with refused(code):
+            valuable.hire(**changes)
+    plain = valuable.hire(projection_commitment=None)
+    with refused("escrow.no_projection"):
+        valuable.escrow.record_openings(plain.exchange.job.digest, 0, openings="0" * 64, now=NOW)
 
 
 def test_a_second_claim_after_the_draw_is_equivocation(house: House) -> None:

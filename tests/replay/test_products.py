@@ -12,11 +12,8 @@ from blake3 import blake3
 
 from judging import NONCE, PROVIDER, SECRET, STRANGER, runner, said
 from proofhold.compile.replay.pin import pin_replay
-from proofhold.contention import ProductOpening
 from proofhold.core import Answer, Check, Finding, Need, NeedKind, Refuted, Unclear
 from proofhold.errors import Misuse
-from proofhold.exchange import Exchange
-from proofhold.keys import Signed
 from proofhold.payload import Tensor, Tensors
 from proofhold.provider import open_products
 from proofhold.replay.products import (
@@ -29,7 +26,7 @@ from proofhold.replay.products import (
 )
 from proofhold.replay.producttasks import ProductRunner
 from proofhold.sampling import projection_commitment, projection_seed
-from replay_exchanges import Committed, cheap, commit, honest_run, job_on, nudged
+from replay_exchanges import Committed, cheap, commit, honest_run, job_on, nudged, signed_results
 from replay_models import Graph, entry, specification
 
 SECOND = bytes(range(100, 132))
@@ -43,16 +40,6 @@ def valuable(number: int = 0) -> Committed:
     inputs, run = honest_run(known, number)
     job = job_on(known, inputs, projection_commitment=projection_commitment(NONCE, SECOND))
     return commit(known, run, inputs, job=job)
-
-
-def signed_results(exchange: Exchange, results: tuple[Tensor, ...], key: object = PROVIDER) -> list[Answer]:
-    """Sign for results as a provider does, whatever they are."""
-    pieces = pieces_of(results)
-    found = read_pieces(pieces)
-    assert found is not None
-    document = ProductOpening(job=exchange.job.digest, seq=0, claim=exchange.claim.digest, products=found[0])
-    signed = Signed.new(document, key)  # type: ignore[arg-type]
-    return [Answer(NeedKind.OPENING, body) for body in (signed.encode(), *pieces)]
 
 
 @functools.cache

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from proofhold.canonical import Digest
 from proofhold.catalogue import Catalogue, Entry
-from proofhold.contention import SignedDisputeAnswer
+from proofhold.contention import Acknowledgement, SignedAcknowledgement, SignedDisputeAnswer
 from proofhold.core import Fault
+from proofhold.errors import Misuse
 from proofhold.escrow.escrow import Adjudged, Adjudication, Escrow, HoldRecord
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import State
 from proofhold.job import OnnxModel, SignedClaim
+from proofhold.keys import Signed, SigningKey
 from proofhold.locks import ReplayLock
 from proofhold.payload import Tensor
 from proofhold.replay.accusation import objections
@@ -62,6 +64,53 @@ def record_answer(
     if why:
         raise Refused("answer.none", f"this answers nothing: {why}", Fault.PROVIDER)
     return escrow.answer(answer, tensors, now=clock())
+
+
+def take_answer(
+    answer: SignedDisputeAnswer,
+    tensors: Sequence[Tensor],
+    *,
+    catalogue: Catalogue,
+    escrow: Escrow,
+    key: SigningKey,
+    clock: Clock = system_clock,
+) -> SignedAcknowledgement:
+    """Have the escrow record a provider's answer, and acknowledge it: what a settlement service does (P12).
+
+    Args:
+        answer: the provider's.
+        tensors: those whose hashes it signs.
+        catalogue: holds the model that the job names.
+        escrow: keeps both.
+        key: the job's verifier's.
+        clock: unix seconds.
+
+    Raises:
+        Misuse: the key is not that of the job's verifier.
+        Refused: as `record_answer`.
+
+    """
+    _require_verifier(escrow.hold(answer.document.job), key)
+    record_answer(answer, tensors, catalogue=catalogue, escrow=escrow, clock=clock)
+    return acknowledge_answer(answer.document.job, escrow=escrow, key=key, seq=answer.document.seq)
+
+
+def acknowledge_answer(
+    hold_id: Digest, *, escrow: Escrow, key: SigningKey, seq: int = 0
+) -> SignedAcknowledgement:
+    """Sign that a dispute's answer is on record, and since when: the same words whenever they are asked for.
+
+    Raises:
+        Misuse: the key is not that of the job's verifier.
+        Refused: ``answer.missing``, none is on record.
+
+    """
+    _require_verifier(escrow.hold(hold_id), key)
+    dispute = escrow.dispute(hold_id, seq)
+    if dispute.answer is None or dispute.answered_at is None:
+        raise Refused("answer.missing", "no answer to a challenge is on record")
+    document = Acknowledgement(job=hold_id, seq=seq, opening=dispute.answer.digest, at=dispute.answered_at)
+    return Signed.new(document, key)
 
 
 def adjudicate(
@@ -115,6 +164,12 @@ def _require_recorded_answer(escrow: Escrow, hold: Digest, seq: int, transcript:
         raise Refused("dispute.answer", text)
 
 
+def _require_verifier(record: HoldRecord, key: SigningKey) -> None:
+    verifier = record.job.document.verifier
+    if key.public != verifier:
+        raise Misuse(f"the key {key.public} is not the verifier's that the job names, {verifier}")
+
+
 def _claim_of(record: HoldRecord, seq: int) -> SignedClaim:
     claim = record.capture(seq).claim
     if claim is None:
@@ -136,4 +191,4 @@ def _entry_of(record: HoldRecord, catalogue: Catalogue) -> tuple[Entry, ReplayLo
     return entry, entry.replay
 
 
-__all__ = ["Settled", "adjudicate", "record_answer"]
+__all__ = ["Settled", "acknowledge_answer", "adjudicate", "record_answer", "take_answer"]

@@ -1,8 +1,10 @@
 """The opening of a drawn claim, handed in: compared, acknowledged, and judged (PROTOCOL P12).
 
-A provider whose claim is drawn has `answer_s` to open one segment. What it hands in stops that clock only if
-it fits the root that the provider signed: rubbish, from whomever, is silence. What fits is acknowledged by
-signature, so that a check which dies afterwards is never the provider's fault.
+A provider whose claim is drawn has `answer_s` to open one segment, or all products of a valuable job. What it
+hands in stops that clock only if it fits the root that the provider signed, or bears its signature: rubbish,
+from whomever, is silence. What fits is acknowledged by signature, so that a check which dies afterwards is
+never the provider's fault. The second secret of a valuable job is revealed to products only once their digest
+is recorded (P3).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.keys import Signed, SigningKey
 from proofhold.policy import Policy
-from proofhold.settlement import Clock, answers_of, settle, system_clock
+from proofhold.settlement import Clock, judge_claim, settle, system_clock
 from proofhold.verifier import Verifier
 
 
@@ -36,7 +38,7 @@ class Answered:
 def take_opening(
     hold_id: Digest,
     bundle: Bundle,
-    opening: Answer,
+    opening: Answer | Sequence[Answer],
     *,
     verifier: Verifier,
     policy: Policy,
@@ -51,7 +53,8 @@ def take_opening(
     Args:
         hold_id: the job's digest.
         bundle: the exchange; its job and claim are those of the hold's record.
-        opening: what the provider, or anybody, hands in.
+        opening: what the provider, or anybody, hands in: one answer, or the pieces of an opening of all
+            products.
         verifier: judges.
         policy: the buyer's.
         escrow: waits for the opening.
@@ -61,30 +64,39 @@ def take_opening(
         clock: unix seconds.
 
     Raises:
-        Misuse: `opening` is an answer to something else.
-        Refused: ``answer.opening``: it does not fit the claim, and the clock runs on;
+        Misuse: `opening` is an answer to something else, or none.
+        Refused: ``answer.opening``: it does not fit the claim, and the clock runs on; ``escrow.openings``:
+            other products were opened before;
             ``escrow.wrong_state``: nobody waits for one; or `settle`'s reasons.
 
     """
-    if opening.kind is not NeedKind.OPENING:
-        raise Misuse(f"an opening is asked for, this answers a need for {opening.kind}")
+    pieces = (opening,) if isinstance(opening, Answer) else tuple(opening)
+    for piece in pieces:
+        if piece.kind is not NeedKind.OPENING:
+            raise Misuse(f"an opening is asked for, this answers a need for {piece.kind}")
+    if not pieces:
+        raise Misuse("an opening is asked for, and nothing was handed in")
     record = escrow.hold(hold_id)
     capture = record.capture(seq)
     if capture.claim is None or capture.claimed_at is None or capture.state is not State.ANSWERING:
         raise Refused("escrow.wrong_state", f"capture {seq} is {capture.state} and waits for no opening")
-    verdict = verifier.verify(
-        replace(bundle.exchange, job=record.job, claim=capture.claim),
-        bundle.evidence,
+    exchange = replace(bundle.exchange, job=record.job, claim=capture.claim)
+    verdict = judge_claim(
+        Bundle(exchange, bundle.evidence),
+        (*answers, *pieces),
+        verifier=verifier,
         policy=policy,
-        now=capture.claimed_at,
-        answers=(*answers, opening, *answers_of(escrow, hold_id, seq)),
+        escrow=escrow,
+        claimed_at=capture.claimed_at,
+        clock=clock,
     )
     if isinstance(verdict, Inconclusive) and {need.kind for need in verdict.needs} != {NeedKind.RETRY}:
         # A check that only has to be tried again has found the opening to fit. Of all others it is not known.
         raise Refused("answer.opening", "; ".join(reason.message for reason in verdict.reasons))
     now = clock()
-    noted = escrow.opened(hold_id, seq, opening=opening.digest, now=now)
-    document = Acknowledgement(job=hold_id, seq=seq, opening=opening.digest, at=now)
+    what = pieces[0].digest
+    noted = escrow.opened(hold_id, seq, opening=what, now=now)
+    document = Acknowledgement(job=hold_id, seq=seq, opening=what, at=now)
     decision = settle(hold_id, verdict, escrow=escrow, key=key, clock=clock)
     if isinstance(verdict, Inconclusive):
         decision = replace(decision, state=noted.state)

@@ -189,12 +189,16 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement:
-    """Whoever settles says that an opening came and fits: silence cannot be held against its provider."""
+    """Whoever settles says that an opening, or the answer to a challenge, came and fits.
+
+    Silence cannot be held against a provider that has it.
+    """
 
     job: Digest
     seq: int
     opening: Digest
-    """Of the answer, by the domain of answers."""
+    """Of the answer, by the domain of answers: of its first piece, the provider's signed word, if it is an
+    opening of all products. Or of the signed answer to a challenge."""
     at: int
     """Unix seconds, by the escrow's clock."""
 

@@ -49,6 +49,9 @@ class Terms:
     captures: int = 1
     """How many claims the hold takes, each for more than the one before."""
     fee: Fee | None = None
+    check_products: bool = False
+    """Whether a drawn claim is checked whole, every matrix product by random projection (P3): for jobs that
+    are worth falsifying one value."""
 
 
 def draft_job(
@@ -67,7 +70,8 @@ def draft_job(
     """Draft a job, signed by the buyer, for the provider to accept.
 
     The escrow draws the job's sampling secret here, and the job carries its commitment: from now on nobody
-    can choose what is drawn (PROTOCOL P2).
+    can choose what is drawn (PROTOCOL P2). Where products are to be checked it draws the second one as well
+    (P3).
 
     Args:
         terms: prices, periods and kinds of evidence.
@@ -116,6 +120,7 @@ def draft_job(
         checks_paid_by=terms.checks_paid_by,
         captures=terms.captures,
         fee=terms.fee,
+        projection_commitment=escrow.draw_projection(nonce) if terms.check_products else None,
     )
     return Signed.new(job, buyer)
 

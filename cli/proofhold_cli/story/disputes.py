@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from proofhold.adjudication import Settled, adjudicate, record_answer
+from proofhold.adjudication import Settled, adjudicate, take_answer
 from proofhold.answering import take_opening
 from proofhold.canonical import file_digest
 from proofhold.catalogue import Entry
@@ -198,7 +198,14 @@ def _settle(
     stage: Stage, name: str, bundle: Bundle, answer: SignedDisputeAnswer, tensors: tuple[Tensor, ...]
 ) -> Settled:
     """Record an answer, charge the worst of it, leave the transcript in the folder, and let it decide."""
-    record_answer(answer, tensors, catalogue=stage.catalogue, escrow=stage.escrow, clock=stage.clock)
+    take_answer(
+        answer,
+        tensors,
+        catalogue=stage.catalogue,
+        escrow=stage.escrow,
+        key=stage.judge,
+        clock=stage.clock,
+    )
     transcript = _charge(stage, bundle, answer, tensors).encode()
     (stage.folder / name).write_bytes(transcript)
     settled = adjudicate(

@@ -120,6 +120,10 @@ class LedgerEscrow:
         """Draw a job's sampling secret: see `Escrow`."""
         return self._database.write(operations.draw_secret(nonce, os.urandom(sampling.SECRET_BYTES)))
 
+    def draw_projection(self, nonce: bytes) -> Digest:
+        """Draw a valuable job's second secret: see `Escrow`."""
+        return self._database.write(operations.draw_projection(nonce, os.urandom(sampling.SECRET_BYTES)))
+
     def fund(self, job: SignedJob, *, now: int) -> HoldRecord:
         """Fund a job: see `Escrow`."""
         return self._database.write(operations.fund(self.id, job, now=now))
@@ -145,6 +149,10 @@ class LedgerEscrow:
             return bytes(tx.execute(sql, (capture.job.sampling_commitment,)).fetchone()["secret"])
 
         return self._database.read(operation)
+
+    def record_openings(self, hold: Digest, seq: int, *, openings: Digest, now: int) -> bytes:
+        """Record a valuable job's openings and reveal its second secret: see `Escrow`."""
+        return self._database.write(operations.record_openings(hold, seq, openings=openings, now=now))
 
     def is_raised(self, hold: Digest) -> bool:
         """Tell whether a hold's claims must be checked: see `Escrow`."""

@@ -139,6 +139,7 @@ def record(books: Books, hold: Digest, seq: int) -> DisputeRecord:
     return DisputeRecord(
         challenge=None if challenged is None else Signed.decode(Challenge, challenged),
         answer=None if answered is None else Signed.decode(DisputeAnswer, answered),
+        answered_at=(books.find(DISPUTE, hold, seq, "answer") or {}).get("at"),
         tensors=() if tensors is None else unpack_tensors(tensors, max_bytes=2 * MAX_ANSWER_BYTES),
         adjudication=find_adjudication(books, hold, seq),
     )

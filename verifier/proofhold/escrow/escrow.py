@@ -92,6 +92,8 @@ class DisputeRecord:
 
     challenge: SignedChallenge | None
     answer: SignedDisputeAnswer | None
+    answered_at: int | None
+    """Unix seconds."""
     tensors: tuple[Tensor, ...]
     """In the order of the answer."""
     adjudication: Adjudication | None
@@ -272,13 +274,17 @@ class Escrow(Protocol):
         Asked again for the same nonce it gives the same commitment: one hold may be funded with it.
         """
 
+    def draw_projection(self, nonce: bytes) -> Digest:
+        """Draw the second secret of a valuable job, as `draw_secret` does the first (P3)."""
+
     def fund(self, job: SignedJob, *, now: int) -> HoldRecord:
         """Take a job's price and bond into a new hold (P9, as far as an escrow can tell).
 
         Raises:
             Malformed: the job is not what its format says.
             Refused: ``job.signature``, ``job.escrow``, ``job.captures``, ``job.captures_sampled``,
-                ``job.commitment``, ``job.commitment_used``, ``job.price``, ``job.penalty``,
+                ``job.commitment``, ``job.commitment_used``, ``job.projection``, ``job.projection_captures``,
+                ``job.price``, ``job.penalty``,
                 ``escrow.already_funded``, ``escrow.too_late``, ``escrow.currency``, ``escrow.amount``,
                 ``escrow.balance``; and, where the currency is guarded, ``guard.value``,
                 ``guard.rate``, ``guard.bond``, ``guard.penalty``, ``guard.exposure`` (P11).
@@ -320,6 +326,18 @@ class Escrow(Protocol):
 
         Raises:
             Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.not_claimed``.
+
+        """
+
+    def record_openings(self, hold: Digest, seq: int, *, openings: Digest, now: int) -> bytes:
+        """Record the digest of a valuable job's openings, for good, and reveal the second secret to it (P3).
+
+        The caller has seen that the provider signed for them. Asked again for the same it gives the same.
+
+        Raises:
+            Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.not_claimed``;
+                ``escrow.no_projection``, the job commits to no second secret; ``escrow.openings``, others
+                were recorded.
 
         """
 

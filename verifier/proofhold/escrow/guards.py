@@ -79,6 +79,9 @@ def require_fundable(signed: SignedJob, *, escrow: str, now: int) -> None:
         # The first claim reveals the secret, and with it which of the later ones would be drawn (P2).
         text = "a metered job that may be judged by re-execution has every capture checked: rate 1"
         raise Refused("job.captures_sampled", text)
+    if job.captures > 1 and job.projection_commitment is not None:
+        text = "the second secret of a metered job would be known after its first capture"
+        raise Refused("job.projection_captures", text)
     if job.price < 1:
         raise Refused("job.price", "the job has no price: there is nothing to hold", Fault.BUYER)
     if job.withholding_penalty > job.bond:

@@ -46,6 +46,7 @@ from proofhold.escrow.tables import (
     GUARD_HOLD,
     HOLD,
     ONE_USE,
+    PROJECTION,
     SECRET,
     TRANSFER,
     TWO_KEYS,
@@ -109,6 +110,43 @@ def draw_secret(nonce: bytes, secret: bytes) -> Operation[Digest]:
         row = books.find(SECRET, nonce.hex()) or books.insert(SECRET, nonce.hex(), commitment, secret)
         books.flush()
         return str(row["commitment"])
+
+    return operation
+
+
+def draw_projection(nonce: bytes, secret: bytes) -> Operation[Digest]:
+    """Keep a job's second secret, unless its nonce has one: see `Escrow`."""
+    commitment = sampling.projection_commitment(nonce, secret)
+
+    def operation(tx: Transaction) -> Digest:
+        books = Books(tx)
+        row = books.find(PROJECTION, nonce.hex())
+        row = row or books.insert(PROJECTION, nonce.hex(), commitment, secret, None, None)
+        books.flush()
+        return str(row["commitment"])
+
+    return operation
+
+
+def record_openings(hold: Digest, seq: int, *, openings: Digest, now: int) -> Operation[bytes]:
+    """Record what a second secret is revealed to: see `Escrow`."""
+    guards.require_time(now)
+
+    def operation(tx: Transaction) -> bytes:
+        books = Books(tx)
+        capture = require_claimed(moves.load(books, hold, seq))
+        nonce = capture.job.nonce
+        books.lock(f"projection:{nonce}")
+        row = books.find(PROJECTION, nonce)
+        if capture.job.projection_commitment is None or row is None:
+            raise Refused("escrow.no_projection", "the job commits to no second secret")
+        if row["openings"] is None:
+            books.update(PROJECTION, (nonce,), openings=openings, recorded_at=now)
+        elif row["openings"] != openings:
+            text = f"the secret was revealed to the openings {row['openings']}, and to no others"
+            raise Refused("escrow.openings", text, Fault.PROVIDER)
+        books.flush()
+        return bytes(row["secret"])
 
     return operation
 
@@ -483,6 +521,10 @@ def _require_commitment(books: Books, signed: SignedJob) -> None:
     if books.tx.execute(sql, (job.sampling_commitment,)).fetchone():
         text = "another hold has this sampling commitment, and may have revealed its secret"
         raise Refused("job.commitment_used", text)
+    second = books.find(PROJECTION, job.nonce)
+    if job.projection_commitment not in (None, second and second["commitment"]):
+        text = "the job's projection commitment is not the one that was drawn here for its nonce"
+        raise Refused("job.projection", text)
 
 
 def _require_keys(books: Books, job: Job, keys: int) -> None:

@@ -52,6 +52,12 @@ ACCOUNT = Table(
 TRANSFER = Table("transfer", ("key",), {"id": _N, "key": _T, "at": _N}, numbered=True)
 ENTRY = Table("entry", ("transfer", "account"), {"transfer": _N, "account": _N, "amount": _A})
 SECRET = Table("secret", ("nonce",), {"nonce": _T, "commitment": _T, "secret": _B})
+PROJECTION = Table(
+    "projection",
+    ("nonce",),
+    {"nonce": _T, "commitment": _T, "secret": _B, "openings": _T, "recorded_at": _N},
+    mutable=("openings", "recorded_at"),
+)
 HOLD = Table(
     "hold",
     ("id",),
@@ -176,7 +182,8 @@ WORKER = Table(
 )
 
 TABLES: tuple[Table, ...] = (
-    *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, HOLD, CAPTURE, DOCUMENT, ONE_USE),
+    *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, PROJECTION),
+    *(HOLD, CAPTURE, DOCUMENT, ONE_USE),
     *(DECISION, TRANSITION, OUTBOX, PAYMENT, GUARD, GUARD_STANDING, GUARD_HOLD),
     *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL, GATED_PAYMENT, WEBHOOK, WEBHOOK_DELIVERY),
     *(EVIDENCE, QUORUM, ENDORSEMENT, TWO_KEYS, WORK, ATTEMPT, WORKER),
