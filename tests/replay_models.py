@@ -184,6 +184,18 @@ OTHERS: dict[str, Callable[[], bytes]] = {made.__name__: made for made in (satur
 """For calibration alone: what half precision changes is not seen in each of their segments."""
 
 
+SPECIFICATION = """
+version = 1
+post_processing = "none"
+samples = "samples.json"
+
+[inputs.x]
+low = -1.0
+high = 1.0
+"""
+"""What the author of such a model with one input writes into model.toml."""
+
+
 def specification(inputs: Sequence[str]) -> Specification:
     return Specification(dict.fromkeys(inputs, (-1.0, 1.0)), PostProcessing.NONE, Path("none"))
 

@@ -29,10 +29,13 @@ from proofhold.compile import (
     settings,
 )
 from proofhold.compile.build import accept
+from proofhold.compile.replay.calibration.calibrate import calibrate, write_profile
+from proofhold.compile.replay.pin import write_lock
 from proofhold.compile.srs import dev_srs
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Malformed, Misuse
-from proofhold.locks import CircuitLock, ReplayLock, Visibility
+from proofhold.locks import CircuitLock, Contract, ReplayLock, Visibility
+from proofhold.runner import InlineRunner
 
 NAME = "breast_cancer"
 
@@ -69,6 +72,20 @@ def test_compiling_again_gives_the_committed_files(root: Path, cache: Path, tool
 
 def test_the_larger_circuit_is_as_pinned(root: Path, cache: Path, tools: Toolchain) -> None:
     assert check(["digits"], root, cache=cache, tools=tools) == []
+
+
+def test_a_calibrated_lock_beside_a_circuit_is_made_again_too(
+    root: Path, cache: Path, tools: Toolchain
+) -> None:
+    entry = Catalogue.load(root).by_name(NAME)
+    assert entry.replay is not None
+    folder, runner = root / "circuits" / NAME, InlineRunner()
+    profile = calibrate(entry.model_bytes(), entry.replay, runner=runner, inputs=2, contract=Contract.REDUCED)
+    calibrated = write_profile(profile, entry.replay, folder)
+    assert check([NAME], root, cache=cache, tools=tools) == []
+    write_lock(replace(calibrated, relative_l2=0.25), folder)
+    found = check([NAME], root, cache=cache, tools=tools)
+    assert fields(found) == {"replay lock: relative_l2"}
 
 
 def test_the_proving_key_is_made_when_missing_and_when_damaged(root: Path, cache: Path) -> None:

@@ -12,17 +12,7 @@ from proofhold.catalogue import Catalogue
 from proofhold.compile.replay.calibration import calibrate as calibration
 from proofhold.compile.replay.calibration.runtimes import Runtime
 from proofhold_cli import main
-from replay_models import MODELS
-
-SPECIFICATION = """
-version = 1
-post_processing = "none"
-samples = "samples.json"
-
-[inputs.x]
-low = -1.0
-high = 1.0
-"""
+from replay_models import MODELS, SPECIFICATION
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ class Record:
         """Tell whether a field is there and not yet taken: for formats that leave fields out."""
         return field in self._left
 
+    def names(self) -> tuple[str, ...]:
+        """Name the fields that are not taken yet: for objects whose keys are data, such as tensors' names."""
+        return tuple(self._left)
+
     def at(self, field: str) -> str:
         """Give the path of a field, for errors about it."""
         return f"{self._path}.{field}" if self._path else field

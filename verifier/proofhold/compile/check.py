@@ -1,7 +1,8 @@
 """Is what was pinned still what the model and the tools give? Recompile, and compare everything.
 
 This is the audit that lets a lock into a catalogue, and the step that a model's CI runs. What is a choice
-(run arguments, which SRS) is taken from the lock; all that follows from it is made again.
+(run arguments, which SRS, where a model is cut, what was measured of it) is taken from the lock and the files
+beside it; all that follows from it is made again.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ from proofhold.compile.build import accept, read_model
 from proofhold.compile.circuit import Built, OnStep, build
 from proofhold.compile.errors import CompileError
 from proofhold.compile.provingkey import keep_proving_key
+from proofhold.compile.replay.calibration.profile import FILE_NAME as PROFILE_FILE_NAME
+from proofhold.compile.replay.calibration.profile import MAX_PROFILE_BYTES
+from proofhold.compile.replay.check import check_replay, needs_remaking
 from proofhold.compile.specification import SPECIFICATION_FILE_NAME, Specification
 from proofhold.compile.srs import Srs, dev_srs, find_ceremony
 from proofhold.compile.toolchain import Toolchain
 from proofhold.errors import Malformed, Misuse
 from proofhold.locks import MAX_LOCK_BYTES, CircuitLock, ReplayLock, SrsKind, check_name
 from proofhold.regular import open_regular
+from proofhold.runner import Runner
 
 ERROR_TOLERANCE = 0.01
 """Measured errors may differ by a hundredth: onnxruntime's last bits depend on the processor."""
@@ -119,12 +124,79 @@ def _prefixed(name: str, on_step: OnStep) -> OnStep:
 def _check_one(
     name: str, root: Path, accept_locks: bool, tools: Toolchain, cache: Path | None, on_step: OnStep
 ) -> list[Difference]:
-    folder, model_folder = root / CIRCUITS_FOLDER / name, root / MODELS_FOLDER / name
+    folder = root / CIRCUITS_FOLDER / name
     differences: list[Difference] = []
     circuit, replay = _read_locks(name, folder, differences)
-    if circuit is None:
+    listed = {(entry.name, entry.kind) for entry in read_audited(root).locks}
+    if circuit is None and replay is not None and (name, "circuit") not in listed:
+        if not (folder / CircuitLock.FILE_NAME).exists():
+            # A model that is re-executed, and never proved, has no circuit to miss.
+            differences.clear()
+    elif circuit is None:
         return differences  # The run arguments are in the lock: there is nothing to compile again.
-    differences += _check_files(circuit, folder)
+    remakes = replay is not None and (circuit is None or needs_remaking(replay))
+    if remakes and replay is not None:
+        on_step("cutting again")
+        differences += _check_replay(name, root, replay, tools.reader)
+    if circuit is not None:
+        compared = None if remakes else replay
+        found, settled = _check_circuit(name, root, circuit, compared, differences, tools, cache, on_step)
+        if not settled:
+            return found
+        differences = found
+    locks: list[CircuitLock | ReplayLock] = [lock for lock in (circuit, replay) if lock is not None]
+    if accept_locks and not differences:
+        accept(root / CIRCUITS_FOLDER, *locks)
+    audited = read_audited(root)
+    differences += [
+        Difference(
+            name,
+            f"{AUDITED_FILE_NAME}: {lock.FILE_NAME}",
+            "not listed",
+            lock.digest,
+            f"{CIRCUITS_FOLDER}/{AUDITED_FILE_NAME}",
+        )
+        for lock in locks
+        if lock.digest not in audited
+    ]
+    return differences
+
+
+def _check_replay(name: str, root: Path, pinned: ReplayLock, runner: Runner) -> Iterator[Difference]:
+    """Make a lock with cuts, or tolerances that were measured, again from what it names, and compare."""
+    folder, models = root / CIRCUITS_FOLDER / name, root / MODELS_FOLDER / name
+    try:
+        published = read_model(models / MODEL_FILE_NAME)
+        specification = Specification.read(models / SPECIFICATION_FILE_NAME)
+        path = folder / PROFILE_FILE_NAME
+        profile = _bytes(path, MAX_PROFILE_BYTES) if path.exists() else None
+        made = check_replay(published, pinned, specification, profile, runner=runner)
+    except (Malformed, CompileError) as error:
+        file = _beside(name, PROFILE_FILE_NAME) if error.code.startswith("profile.") else _model_file(name)
+        yield Difference(name, "the replay lock", "one that follows from model and profile", str(error), file)
+        return
+    for field, before, after in _fields(json.loads(pinned.encode()), json.loads(made.lock.encode()), ""):
+        file = _model_file(name) if field == "model" else _beside(name, ReplayLock.FILE_NAME)
+        yield Difference(name, f"replay lock: {field}", _show(before), _show(after), file)
+    if profile is not None and made.profile is not None and profile != made.profile:
+        for field, before, after in _fields(json.loads(profile), json.loads(made.profile), ""):
+            file = _beside(name, PROFILE_FILE_NAME)
+            yield Difference(name, f"{PROFILE_FILE_NAME}: {field}", _show(before), _show(after), file)
+
+
+def _check_circuit(
+    name: str,
+    root: Path,
+    circuit: CircuitLock,
+    replay: ReplayLock | None,
+    before: list[Difference],
+    tools: Toolchain,
+    cache: Path | None,
+    on_step: OnStep,
+) -> tuple[list[Difference], bool]:
+    """Compile again and compare; gives all differences, and whether there was a circuit to compare."""
+    folder, model_folder = root / CIRCUITS_FOLDER / name, root / MODELS_FOLDER / name
+    differences = [*before, *_check_files(circuit, folder)]
     if circuit.ezkl_version != version("ezkl"):
         # Another version may give the same keys: it is a difference all the same.
         differences.append(
@@ -152,7 +224,7 @@ def _check_one(
             if error.code in NOT_ABOUT_THE_MODEL:
                 raise
             found = f"no circuit: {error.message}"
-            return [*differences, Difference(name, "the model", "a circuit", found, _model_file(name))]
+            return [*differences, Difference(name, "the model", "a circuit", found, _model_file(name))], False
         if built.replay is None and replay is None:
             # Nor is there one to be had: what its reading said is no difference.
             differences = [d for d in differences if d.field != ReplayLock.FILE_NAME]
@@ -160,22 +232,7 @@ def _check_one(
         if not differences:
             # The work is done; a provider on this machine need not do it again.
             keep_proving_key(built, cache=cache)
-    locks: list[CircuitLock | ReplayLock] = [circuit] if replay is None else [circuit, replay]
-    if accept_locks and not differences:
-        accept(root / CIRCUITS_FOLDER, *locks)
-    audited = read_audited(root)
-    differences += [
-        Difference(
-            name,
-            f"{AUDITED_FILE_NAME}: {lock.FILE_NAME}",
-            "not listed",
-            lock.digest,
-            f"{CIRCUITS_FOLDER}/{AUDITED_FILE_NAME}",
-        )
-        for lock in locks
-        if lock.digest not in audited
-    ]
-    return differences
+    return differences, True
 
 
 def _read_locks(

@@ -42,6 +42,11 @@ class Toolchain:
     ) -> None:
         self.close()
 
+    @property
+    def reader(self) -> Runner:
+        """The workers that read and run models, within limits."""
+        return self._reader
+
     def close(self) -> None:
         """End the workers."""
         self._reader.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from proofhold.locks import Boundary, Contract, ReplayLock, Segment, check_name
 from proofhold.payload import Tensor
 from proofhold.replay.compare import is_finite, relative_l2
 from proofhold.replay.packed import pack_tensors
-from proofhold.replay.rerun import Rerunner
+from proofhold.replay.rerun import Rerunner, Traced
 from proofhold.runner import Runner, RunnerError, Task, TaskRaised
 
 DEADLINE_S = 300.0
@@ -91,6 +91,28 @@ def pin_replay(
     on_step("running each segment")
     _try(Entry(name, lock.model, None, lock, published), sample, runner)
     return Pinned(lock, cuts.shares)
+
+
+def remake(
+    published: bytes, pinned: ReplayLock, specification: Specification, *, runner: Runner
+) -> ReplayLock:
+    """Make a lock again, uncalibrated, at the cuts that are pinned: all that follows from model and names.
+
+    Raises as `pin_replay` does; ``compile.unsupported`` where the model has no such cuts.
+    """
+    inputs = specify(json.loads(_run(runner, describe_inputs, published)), specification)
+    model = file_digest(published)
+    as_pinned = replace(pinned, model=model, inputs=inputs)
+    traced = _traced(Entry(pinned.name, model, None, as_pinned, published), draw(inputs, SEED), runner)
+    boundaries = tuple(Boundary(t.name, t.dtype, t.shape) for t in traced.cuts)
+    outputs = tuple(OutputSpec(t.name, t.dtype, t.shape) for t in traced.outputs)
+    asked = [
+        (before.name if before else None, list(segment.outputs))
+        for before, segment in zip((None, *boundaries), pinned.segments, strict=True)
+    ]
+    lock = _assemble(published, pinned.name, inputs, boundaries, outputs, asked, specification, runner)
+    _try(Entry(lock.name, lock.model, None, lock, published), draw(inputs, SEED), runner)
+    return lock
 
 
 def specify(described: Sequence[Any], specification: Specification) -> tuple[InputSpec, ...]:
@@ -180,8 +202,6 @@ def _lock(
     except Misuse as error:
         raise CompileError("compile.shape", str(error)) from error
     boundaries = tuple(Boundary(c.port.name, c.port.dtype, c.port.shape) for c in cuts.chosen)
-    leaves: tuple[InputSpec | Boundary | OutputSpec, ...] = (*inputs, *boundaries, *outputs)
-    forms = {leaf.name: [leaf.dtype, list(leaf.shape)] for leaf in leaves}
     # An output belongs to the first segment that can give it: the one behind the last cut that it hangs on.
     depth = {spec.name: sum(spec.name in cut.behind for cut in cuts.chosen) for spec in outputs}
     asked: list[tuple[str | None, list[str]]] = []
@@ -189,6 +209,22 @@ def _lock(
         given = [boundary.name for boundary in boundaries[index : index + 1]]
         given += [spec.name for spec in outputs if depth[spec.name] == index]
         asked.append((boundaries[index - 1].name if index else None, given))
+    return _assemble(published, name, inputs, boundaries, outputs, asked, specification, runner)
+
+
+def _assemble(
+    published: bytes,
+    name: str,
+    inputs: tuple[InputSpec, ...],
+    boundaries: tuple[Boundary, ...],
+    outputs: tuple[OutputSpec, ...],
+    asked: Sequence[tuple[str | None, list[str]]],
+    specification: Specification,
+    runner: Runner,
+) -> ReplayLock:
+    """Extract the segments, each given by the cut before it and what it gives, and write the lock."""
+    leaves: tuple[InputSpec | Boundary | OutputSpec, ...] = (*inputs, *boundaries, *outputs)
+    forms = {leaf.name: [leaf.dtype, list(leaf.shape)] for leaf in leaves}
     request = json.dumps({"ports": forms, "segments": asked}).encode()
     made = json.loads(_run(runner, extract_segments, published, request))
     whole = len(made) == 1
@@ -212,6 +248,23 @@ def _lock(
         post_processing=specification.post_processing,
         boundaries=boundaries,
     )
+
+
+def _traced(entry: Entry, sample: tuple[Tensor, ...], runner: Runner) -> Traced:
+    """Run a model once, and give its cuts and outputs as they are.
+
+    Raises:
+        CompileError: ``compile.unsupported``: it has no such cuts, or does not run.
+
+    """
+    rerunner = Rerunner(entry, runner, deadline_s=DEADLINE_S)
+    try:
+        cuts = [boundary.name for boundary in rerunner.lock.boundaries]
+        return rerunner.traced(bytes(32), sample, wanted=cuts)
+    except TaskRaised as error:
+        raise CompileError("compile.unsupported", f"onnxruntime: {error}") from error
+    except (RunnerError, Malformed) as error:
+        raise ToolFailed(f"running the model: {error}") from error
 
 
 def _try(entry: Entry, sample: tuple[Tensor, ...], runner: Runner) -> None:
@@ -255,4 +308,4 @@ def _run(runner: Runner, task: Task, *parts: bytes) -> bytes:
         raise ToolFailed(f"{task.__name__.replace('_', ' ')}: {error}") from error
 
 
-__all__ = ["Pinned", "draw", "pin_file", "pin_replay", "specify", "write_lock"]
+__all__ = ["Pinned", "draw", "pin_file", "pin_replay", "remake", "specify", "write_lock"]

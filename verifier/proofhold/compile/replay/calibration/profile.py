@@ -15,7 +15,9 @@ from proofhold import canonical
 from proofhold.canonical import Digest
 from proofhold.compile.errors import CompileError
 from proofhold.compile.replay.calibration.cheats import MUST_BE_TOLD_APART
+from proofhold.errors import Malformed
 from proofhold.locks import Contract, ReplayLock
+from proofhold.records import Record
 
 Residuals: TypeAlias = Sequence[Sequence[float]]
 """A row an input, a column a segment, and last the whole model."""
@@ -30,6 +32,8 @@ TOLD_APART = 0.999
 """A substitute that is caught in a smaller share of checks of one segment is not told apart."""
 MAX_TOLERANCE = 0.5
 VERSION = 1
+MAX_PROFILE_BYTES = 64 * 2**20
+MAX_INPUTS = 100_000
 FILE_NAME = "calibration.json"
 
 
@@ -109,18 +113,17 @@ class Profile:
                     name: {
                         "detection": round(self.separation(name).detection, 6),
                         "margin": _short(self.separation(name).margin),
-                        "residuals": _rounded(rows),
+                        "residuals": [list(row) for row in rows],
                     }
                     for name, rows in self.cheats.items()
                 },
                 "contract": self.contract,
                 "failed": list(self.failed),
-                "honest": {
-                    name: [[_short(v) for v in row] for row in rows] for name, rows in self.honest.items()
-                },
+                "honest": {name: [list(row) for row in rows] for name, rows in self.honest.items()},
                 "honest_margin": _short(self.honest_margin),
                 "mistaken": dict(self.mistaken),
                 "model": self.model,
+                "norms": dict(self.norms),
                 "not_told_apart": list(self.not_told_apart),
                 "tolerances": list(self.tolerances),
                 "version": VERSION,
@@ -143,6 +146,9 @@ def draw_profile(
         CompileError: ``compile.tolerance``: no tolerance lies far enough from both sides.
 
     """
+    # As they are written: whoever reads the profile draws the same tolerances from it.
+    honest = {name: _rounded(rows) for name, rows in honest.items()}
+    cheats = {name: _rounded(rows) for name, rows in cheats.items()}
     factor = LEAST_MARGIN if contract is Contract.FLOAT32 else REDUCED_MARGIN
     floor = FLOAT32_TOLERANCE if contract is Contract.FLOAT32 else 0.0
     columns = range(len(lock.segments) + 1)
@@ -173,6 +179,63 @@ def draw_profile(
     return profile
 
 
+def read_profile(data: bytes, lock: ReplayLock) -> Profile:
+    """Read what was measured, and draw the profile from it once more: its `encode` is what the file should
+    be.
+
+    What follows from the residuals (tolerances, margins, who is told apart) is never read.
+
+    Args:
+        data: a calibration.json.
+        lock: of the model that it should be about; its cuts give the columns.
+
+    Raises:
+        Malformed: ``profile.malformed``, ``profile.version``, ``profile.model``, it is about another model;
+            or a code of `canonical.decode`.
+        CompileError: ``compile.tolerance``: no such profile would have been drawn.
+
+    """
+    record = Record(canonical.decode(data, max_bytes=MAX_PROFILE_BYTES, what="profile"), what="profile")
+    record.version(VERSION)
+    if (model := record.digest("model")) != lock.model:
+        raise Malformed("profile.model", f"it is about the model {model}, expected {lock.model}")
+    contract = record.choice("contract", Contract)
+    norms = record.record("norms")
+    segments = tuple(
+        replace(segment, norms=tuple(norms.number(name) for name in segment.outputs))
+        for segment in lock.segments
+    )
+    norms.close()
+    columns = len(lock.segments) + 1
+    honest = _read_residuals(record.record("honest"), columns)
+    measured = record.record("cheats")
+    each = {name: measured.record(name) for name in measured.names()}
+    mistakes = record.record("mistaken")
+    return draw_profile(
+        replace(lock, segments=segments),
+        contract,
+        honest,
+        {name: _read_rows(cheat, "residuals", columns) for name, cheat in each.items()},
+        failed=tuple(str(name) for name in record.items("failed")),
+        mistaken={name: mistakes.text(name) for name in mistakes.names()},
+    )
+
+
+def _read_residuals(record: Record, columns: int) -> dict[str, Residuals]:
+    return {name: _read_rows(record, name, columns) for name in record.names()}
+
+
+def _read_rows(record: Record, field: str, columns: int) -> Residuals:
+    rows = record.items(field, max_items=MAX_INPUTS)
+    for row in rows:
+        numbers = isinstance(row, list) and all(isinstance(v, int | float) and v >= 0 for v in row)
+        if not numbers or len(row) != columns:
+            raise record.error(f"expected rows of {columns} residuals", field)
+    if not rows:
+        raise record.error("expected at least one row", field)
+    return [[float(value) for value in row] for row in rows]
+
+
 def _up(value: float) -> float:
     """Round up to two digits: a tolerance is a round number in a lock."""
     text = f"{value:.1e}"
@@ -188,4 +251,4 @@ def _short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-__all__ = ["FILE_NAME", "Profile", "Separation", "draw_profile"]
+__all__ = ["FILE_NAME", "MAX_PROFILE_BYTES", "Profile", "Separation", "draw_profile", "read_profile"]
