@@ -6,19 +6,30 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from signal import SIGKILL
 
 import pytest
 
-from judging import FailingRunner
+from judging import PRICE, VERIFIER, FailingRunner, policy
+from proofhold.checking import CheckPool
 from proofhold.errors import Misuse
+from proofhold.escrow import Refused, State
+from proofhold.exchange import Bundle
+from proofhold.receipt import Receipt
 from proofhold.replay.queue import MAX_ATTEMPTS, CheckKey, Lease, MemoryQueue, work
-from proofhold.replay.rerun import Rerunner
+from proofhold.replay.rerun import Rerunner, compare_segment
 from proofhold.replay.segments import distances
-from proofhold.runner import ProcessRunner
+from proofhold.runner import DEFAULT_DEADLINE_S, ProcessRunner, Task
 from replay_exchanges import honest_run
+from replay_house import BOND, House, open_house
 from replay_models import entry
 from runner_tasks import die
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    yield from open_house()
 
 
 def key(number: int, segment: int = 0) -> CheckKey:
@@ -150,3 +161,75 @@ def test_our_own_mistakes_are_raised_and_no_worker_hangs() -> None:
         work(queue, check, clock=time.monotonic, workers=3)
     with pytest.raises(Misuse):
         work(queue, check, clock=time.monotonic, workers=0)
+
+
+class Murderous:
+    """Kills the worker of the first `deaths` checks of a segment, and runs everything else as it should."""
+
+    def __init__(self, runner: ProcessRunner, deaths: int) -> None:
+        self._runner, self.deaths, self.checks = runner, deaths, 0
+
+    def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
+        if task is compare_segment:
+            self.checks += 1
+            if self.checks <= self.deaths:
+                self._runner.run(die, str(int(SIGKILL)).encode())
+        return self._runner.run(task, *parts, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("deaths", [0, 1, 2])
+def test_a_drawn_check_whose_process_is_killed_is_taken_again_and_settles_once(
+    house: House, deaths: int
+) -> None:
+    """From the claim to the money, with real processes."""
+    claim = house.hire()
+    segment, hold = house.drawn(claim), claim.exchange.job.digest
+    with ProcessRunner(2) as runner:
+        murderous = Murderous(runner, deaths)
+        verifier = house.verifier(murderous)
+        pool = CheckPool(verifier, [policy("sampled")], escrow=house.escrow, key=VERIFIER, clock=house.clock)
+        opening, bundle = claim.opening(segment), Bundle(claim.exchange)
+        key = pool.hand_in(hold, bundle, [opening], segment=segment)
+        assert pool.hand_in(hold, bundle, [opening], segment=segment) == key
+        pool.run(workers=2)
+    assert murderous.checks == deaths + 1
+    receipt = pool.decided(key)
+    assert receipt is not None
+    assert Receipt.decode(receipt).outcome == "accepted"
+    assert house.wealth() == 100 * BOND + PRICE
+    assert house.state(claim) is State.RELEASED
+    assert house.escrow.audit() == ()
+
+
+def test_a_check_that_always_dies_blames_nobody_and_the_escrows_clock_goes_on(house: House) -> None:
+    claim = house.hire()
+    segment = house.drawn(claim)
+    with ProcessRunner() as runner:
+        pool = CheckPool(
+            house.verifier(Murderous(runner, 99)),
+            [policy("sampled")],
+            escrow=house.escrow,
+            key=VERIFIER,
+            clock=house.clock,
+        )
+        key = pool.hand_in(
+            claim.exchange.job.digest, Bundle(claim.exchange), [claim.opening(segment)], segment=segment
+        )
+        pool.run()
+    assert pool.decided(key) is None
+    assert house.state(claim) is State.CLAIMED
+    house.now += 2 * 3_600
+    house.escrow.run_timers(house.now)
+    assert house.state(claim) is State.DISPUTED
+    assert house.wealth() == 100 * BOND, "the fee waits, and nothing is taken"
+
+
+def test_a_pool_takes_recorded_claims_under_policies_that_it_has(house: House) -> None:
+    claim = house.hire()
+    hold, bundle = claim.exchange.job.digest, Bundle(claim.exchange)
+    pool = CheckPool(house.verifier(), [], escrow=house.escrow, key=VERIFIER, clock=house.clock)
+    pool.hand_in(hold, bundle)
+    with pytest.raises(Misuse, match="policy"):
+        pool.run()
+    with pytest.raises(Refused):
+        pool.hand_in("0" * 64, bundle)
