@@ -7,18 +7,21 @@ read and judged. Models and cases are those of the tests (tests/dispute_models.p
 
 from __future__ import annotations
 
+import argparse
 import collections
+import functools
 import itertools
 import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+from _kept import kept
 from _results import table, write_section
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -50,7 +53,7 @@ SAVED = ("lenet", "transformer", "digits")
 ORT = "onnxruntime, all"
 WIDE = 2048
 
-
+T = TypeVar("T")
 Models: TypeAlias = list[tuple[str, bytes, ReplayLock, list[Arrays]]]
 """Name, file, lock and inputs of each."""
 
@@ -84,8 +87,19 @@ class Times:
     alone: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
 
+    def add(self, other: Times) -> None:
+        self.alone += other.alone
+        self.whole += other.whole
+
 
 TIMES = Times()
+"""Of the part that is being measured."""
+
+
+def timed(measure: Callable[[], T]) -> tuple[T, Times]:
+    """Measure a part, and give what judging took in it."""
+    TIMES.alone, TIMES.whole = [], []
+    return measure(), Times(TIMES.alone, TIMES.whole)
 
 
 def settle(found: Case, segment: int, answered: Answered, *, whole: bool = False) -> tuple[Judgement, float]:
@@ -131,24 +145,23 @@ def wide() -> tuple[bytes, ReplayLock]:
     return model, lock_of(model, b.cuts, "wide")
 
 
-def honest(models: Models) -> dict[str, Tally]:
-    """Every runtime's claims, every segment of each, the tensor that is furthest off charged."""
-    tallies: dict[str, Tally] = {name: Tally() for name in RUNTIMES}
-    refused = 0
-    for (name, runtime), (_, model, lock, inputs) in itertools.product(RUNTIMES.items(), models):
+def honest(name: str, models: Models) -> Tally:
+    """One runtime's claims, every segment of each, the tensor that is furthest off charged."""
+    tally, refused = Tally(), 0
+    for _, model, lock, inputs in models:
         for given in inputs:
-            found = case(model, lock, run(model, lock, given, runtime))
+            found = case(model, lock, run(model, lock, given, RUNTIMES[name]))
             for segment in range(len(lock.segments)):
                 try:
                     answered = found.answer(segment)
                 except NoAnswer:
                     refused += 1
                     continue
-                tallies[name].add(*settle(found, segment, answered, whole=True))
-        print(name, lock.name, tallies[name].total, file=sys.stderr)
+                tally.add(*settle(found, segment, answered, whole=True))
+    print(name, tally.total, file=sys.stderr)
     if refused:
         print(f"{refused} honest providers found no answer", file=sys.stderr)
-    return tallies
+    return tally
 
 
 def changed(found: Case, cheap: bytes, segment: int) -> set[str]:
@@ -312,7 +325,21 @@ def judge_frauds(generated: Models, saved: Models) -> tuple[Tally, list[list[str
     return all_of_them, rows
 
 
+def limits() -> list[list[str]]:
+    """Every cheaper model of one that is wide."""
+    model, lock = wide()
+    rows: list[list[str]] = []
+    for how in CHEAPER:
+        tally = Tally()
+        substituted(model, lock, inputs_of(lock, 1), how, tally)
+        rows.append(tally.row(how))
+    return rows
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--resume", action="store_true", help="go on from what was measured before")
+    resume = parser.parse_args().resume
     generated = [
         (lock.name, model, lock, [inputs_of(lock, 100 * seed + n) for n in range(INPUTS)])
         for family, seed in itertools.product(FAMILIES, range(SEEDS))
@@ -321,7 +348,17 @@ def main() -> int:
     saved = list(repository())
     models = [*generated, *saved]
 
-    good = honest(models)
+    times = Times()
+
+    def part(name: str, measure: Callable[[], T]) -> T:
+        found, took = kept(f"dispute-{name}", lambda: timed(measure), resume=resume)
+        times.add(took)
+        return found
+
+    good = {
+        name: part(f"honest-{number}", functools.partial(honest, name, models))
+        for number, name in enumerate(RUNTIMES)
+    }
     total = Tally()
     for tally in good.values():
         total.outcomes.update(tally.outcomes)
@@ -340,7 +377,7 @@ def main() -> int:
         "off. In units of its bound: rounding one addition can reach 1, and nothing exceeds it.\n\n"
         + table(header, [*(tally.row(name) for name, tally in good.items()), total.row("all")])
     )
-    frauds, rows = judge_frauds(generated, saved)
+    frauds, rows = part("frauds", lambda: judge_frauds(generated, saved))
     body += (
         "\n\nFrauds, each in one round. Where a model is substituted, its provider shows its own run or an "
         "honest one of each segment whose weights changed, in full or with the tail left out.\n\n"
@@ -349,30 +386,30 @@ def main() -> int:
     body += (
         "\n\nProducts with everything shown, in units of the bound: the furthest of the honest results, and "
         "of each cheat the *least* far off of all that it touches: this has to exceed 1.\n\n"
-        + table(("operator", "operators", "honest, at most", *CHEAPER), at_operators(models))
+        + table(
+            ("operator", "operators", "honest, at most", *CHEAPER),
+            part("operators", lambda: at_operators(models)),
+        )
     )
-    model, lock = wide()
-    limit: list[list[str]] = []
-    for how in CHEAPER:
-        tally = Tally()
-        substituted(model, lock, inputs_of(lock, 1), how, tally)
-        limit.append(tally.row(how))
     body += (
         f"\n\nThe limit: three layers of {WIDE}, where the worst case of a sum is furthest from what happens."
-        " Undecided is refunded.\n\n" + table(("fraud", *header[1:]), limit)
+        " Undecided is refunded.\n\n" + table(("fraud", *header[1:]), part("limit", limits))
     )
-    pulled = [
-        left
-        for _, model, lock, inputs in [*generated[::6], *saved]
-        for left in within_bounds(model, lock, inputs[0], "int8")
-    ]
+    pulled = part(
+        "pulled",
+        lambda: [
+            left
+            for _, model, lock, inputs in [*generated[::6], *saved]
+            for left in within_bounds(model, lock, inputs[0], "int8")
+        ],
+    )
     body += (
         "\n\nA cheat that computes the true result too and pulls each int8 result into its bound is not "
         f"convicted. What is left of it is {np.median(pulled):.1e} of a segment's end (median of "
         f"{len(pulled)}; at most {max(pulled):.1e}); above the tolerance of 1e-05 it is refunded. It has "
         "saved nothing."
     )
-    alone, whole = TIMES.alone, TIMES.whole
+    alone, whole = times.alone, times.whole
     body += (
         f"\n\nReading and judging a transcript took {np.median(alone):.2f} ms of one core (median of "
         f"{len(alone):,}; 95 %: {np.percentile(alone, 95):.1f}; most: {max(alone):.0f}), and "

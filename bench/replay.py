@@ -9,7 +9,7 @@ and writes nothing.
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import sys
 import tempfile
 import warnings
@@ -21,6 +21,7 @@ from typing import Any
 import _replay_cost as cost
 import _replay_detection as detection
 import _replay_steady as steady
+from _kept import kept
 from _replay_models import MODELS, Model
 from _results import write_section
 
@@ -69,26 +70,21 @@ def main() -> int:
     parser.add_argument("--python", help="an interpreter with another version of onnxruntime")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    home = Path(tempfile.gettempdir()) / "proofhold-bench"
-    models, kept = home / "onnx", home / "measured"
-    for folder in (models, kept):
-        folder.mkdir(parents=True, exist_ok=True)
+    models = Path(tempfile.gettempdir()) / "proofhold-bench" / "onnx"
+    models.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     for name, part in parts(models, quick=arguments.quick, python=arguments.python).items():
         if arguments.only not in (None, name):
             continue
         measured = []
         for model in part.models:
-            path = kept / f"{name}-{model.name}.json"
-            asked = arguments.model in (None, model.name)
-            if asked and not (arguments.resume and path.exists()):
-                found = part.measure(model)
-                print(name, model.name, json.dumps(found)[:400], flush=True)
-                if not arguments.quick:
-                    path.write_text(json.dumps(found))
-                measured.append(found)
-            elif asked:
-                measured.append(json.loads(path.read_text()))
+            if arguments.model not in (None, model.name):
+                continue
+            measure = functools.partial(part.measure, model)
+            key = f"{name}-{model.name}"
+            found = measure() if arguments.quick else kept(key, measure, resume=arguments.resume)
+            print(key, str(found)[:400], flush=True)
+            measured.append(found)
         if arguments.model:
             continue
         text, against = part.section(part.models, measured)
