@@ -80,6 +80,12 @@ def fund_command(
 @click.argument("bundle_file", metavar="BUNDLE", type=FILE)
 @click.option("--key", "key_file", type=FILE, required=True, help="The verifier's private key.")
 @click.option("--answers", "answers_file", type=FILE, help="What an earlier verdict needed.")
+@click.option(
+    "--acknowledgement",
+    "acknowledgement_file",
+    type=FILE,
+    help="Where to write the signed word that an opening came.",
+)
 @click.option("--receipt", "receipt_file", type=FILE, help="Where to write the receipt.")
 @policy_option
 @evidence_option
@@ -91,6 +97,7 @@ def settle_command(
     bundle_file: Path,
     key_file: Path,
     answers_file: Path | None,
+    acknowledgement_file: Path | None,
     receipt_file: Path | None,
     policy_name: str,
     folder: Path | None,
@@ -100,13 +107,18 @@ def settle_command(
 ) -> None:
     """Judge BUNDLE for its recorded claim and let the verdict decide the money in the escrow at HOME.
 
+    An opening that was waited for, and fits, is acknowledged by signature: with it, no provider is silent.
+
     BUNDLE is kept there, so that the receipt can be recomputed: "evidence prune" says for how long.
     Ends with 0 if the provider is paid, 3 if nothing was decided, 4 if the verdict went against it.
     """
+    from proofhold.answering import take_opening
     from proofhold.answers import decode_answers
     from proofhold.catalogue import Catalogue
+    from proofhold.core import NeedKind
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
+    from proofhold.escrow.states import State
     from proofhold.keys import SigningKey
     from proofhold.retention import EvidenceFolder
     from proofhold.runner import ProcessRunner
@@ -121,17 +133,38 @@ def settle_command(
     with open_home(home) as escrow, ProcessRunner() as runner:
         if (kept := find_evidence(home, folder)) is not None:
             EvidenceFolder(kept, escrow).keep_bundle(hold, seq, bundle, answers, now=clock(now))
-        decision = verify_and_settle(
-            hold,
-            bundle,
-            verifier=standard_verifier(Catalogue.load(find_root(root)), runner),
-            policy=read_policy(policy_name),
-            escrow=escrow,
-            key=SigningKey.load(key_file),
-            seq=seq,
-            answers=answers,
-            clock=lambda: clock(now),
-        )
+        verifier = standard_verifier(Catalogue.load(find_root(root)), runner)
+        policy = read_policy(policy_name)
+        key, openings = SigningKey.load(key_file), [a for a in answers if a.kind is NeedKind.OPENING]
+        others = [answer for answer in answers if answer.kind is not NeedKind.OPENING]
+        if openings and escrow.hold(hold).capture(seq).state is State.ANSWERING:
+            answered = take_opening(
+                hold,
+                bundle,
+                openings,
+                verifier=verifier,
+                policy=policy,
+                escrow=escrow,
+                key=key,
+                seq=seq,
+                answers=others,
+                clock=lambda: clock(now),
+            )
+            decision = answered.decision
+            if acknowledgement_file:
+                write_file(acknowledgement_file, answered.acknowledgement.encode())
+        else:
+            decision = verify_and_settle(
+                hold,
+                bundle,
+                verifier=verifier,
+                policy=policy,
+                escrow=escrow,
+                key=key,
+                seq=seq,
+                answers=answers,
+                clock=lambda: clock(now),
+            )
         escrow.pump(LedgerRail(), now=clock(now))
         state = escrow.hold(hold).capture(decision.seq).state
     if receipt_file:

@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 
 from escrow_builders import refused
-from judging import NOW, PRICE, PROVIDER, VERIFIER, FailingRunner, runner
+from judging import NOW, PRICE, PROVIDER, VERIFIER, FailingRunner, policy, runner
 from proofhold.core import Answer, NeedKind
 from proofhold.errors import Misuse
 from proofhold.escrow.states import State
+from proofhold.exchange import Bundle
 from proofhold.job import PPM
 from proofhold.keys import Signed
 from proofhold.provider import open_products
 from proofhold.replay.products import read_pieces
 from proofhold.sampling import commitment, projection_commitment
-from proofhold.settlement import Outcome
+from proofhold.settlement import Outcome, verify_and_settle
 from replay_exchanges import Committed, commit, honest_run, nudged, signed_results
 from replay_house import ANSWER_S, BOND, PENALTY, House, open_house
 
@@ -179,6 +180,24 @@ def test_the_second_secret_is_revealed_to_the_first_products_alone(valuable: Hou
             valuable.take(claim, fitted, answers=handed_in)
     assert valuable.state(claim) is State.ANSWERING
     assert valuable.take(claim, honest).decision.outcome is Outcome.RELEASE
+
+
+def test_a_shadow_reveals_nothing(valuable: House) -> None:
+    claim = valuable.hire()
+    valuable.judge(claim)
+    decision = verify_and_settle(
+        claim.exchange.job.digest,
+        Bundle(claim.exchange),
+        verifier=valuable.verifier(),
+        policy=policy("sampled"),
+        escrow=valuable.escrow,
+        key=VERIFIER,
+        answers=products_of(claim),
+        mode="shadow",
+        clock=valuable.clock,
+    )
+    assert {reason.code for reason in decision.receipt.reasons} == {"replay.projection_missing"}
+    valuable.escrow.record_openings(claim.exchange.job.digest, 0, openings="0" * 64, now=valuable.now)
 
 
 def test_falsified_products_of_a_valuable_job_are_disputed(valuable: House) -> None:
