@@ -196,15 +196,16 @@ def _split(size: int) -> int:
     return 1 << (size - 1).bit_length() - 1
 
 
-def _sides(index: int, size: int) -> list[bool]:
+@functools.lru_cache(maxsize=MAX_LEAVES)
+def _sides(index: int, size: int) -> tuple[bool, ...]:
     """Tell for each step from the leaf up whether the way comes from the left."""
-    sides = []
+    sides: list[bool] = []
     while size > 1:
         split = _split(size)
         is_left = index < split
         sides.append(is_left)
         index, size = (index, split) if is_left else (index - split, size - split)
-    return sides[::-1]
+    return tuple(reversed(sides))
 
 
 __all__ = ["HASH_BYTES", "Hash", "Trace", "TraceHasher", "read_hashes", "root_through"]
