@@ -21,9 +21,10 @@ from proofhold.escrow.escrow import Escrow
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
+from proofhold.hearing import judge_claim
 from proofhold.keys import Signed, SigningKey
 from proofhold.policy import Policy
-from proofhold.settlement import Clock, judge_claim, settle, system_clock
+from proofhold.settlement import Clock, settle, system_clock
 from proofhold.verifier import Verifier
 
 
@@ -88,7 +89,7 @@ def take_opening(
         policy=policy,
         escrow=escrow,
         claimed_at=capture.claimed_at,
-        clock=clock,
+        now=clock(),
     )
     if isinstance(verdict, Inconclusive) and {need.kind for need in verdict.needs} != {NeedKind.RETRY}:
         # A check that only has to be tried again has found the opening to fit. Of all others it is not known.

@@ -32,6 +32,7 @@ from proofhold.escrow.shadows import ShadowBook
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.guard import Observation
+from proofhold.hearing import answers_of, judge_claim
 from proofhold.job import SignedJob
 from proofhold.keys import SigningKey
 from proofhold.payload import Payload
@@ -239,7 +240,7 @@ def verify_and_settle(
         escrow=escrow,
         claimed_at=capture.claimed_at,
         reveals=mode is Mode.LIVE,
-        clock=clock,
+        now=clock(),
     )
     decision = settle(hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:
@@ -248,60 +249,6 @@ def verify_and_settle(
         wait = escrow.await_opening if drawn else escrow.end_verification
         return replace(decision, state=wait(hold_id, seq, now=clock()).state)
     return decision
-
-
-def judge_claim(
-    bundle: Bundle,
-    answers: Sequence[Answer],
-    *,
-    verifier: Verifier,
-    policy: Policy,
-    escrow: Escrow,
-    claimed_at: int,
-    reveals: bool = True,
-    clock: Clock = system_clock,
-) -> Verdict:
-    """Judge a recorded claim by what was handed in and what its escrow says.
-
-    If the provider has signed for the products of a valuable job, their digest is recorded, and they are
-    judged by the second secret, which the escrow reveals to no others (P3).
-
-    Args:
-        bundle: the exchange, whose job and claim are those of the hold's record.
-        answers: what was handed in.
-        verifier: judges.
-        policy: the buyer's.
-        escrow: holds the secrets.
-        claimed_at: the escrow's recorded time of the claim.
-        reveals: whether a second secret may be revealed by this.
-        clock: unix seconds.
-
-    Raises:
-        Refused: ``escrow.openings``: it was revealed to other products.
-
-    """
-    job, seq = bundle.exchange.job, bundle.exchange.claim.document.seq
-    # What is revealed is the escrow's to say: whoever hands a second secret in would pass its record by.
-    answers = tuple(answer for answer in answers if answer.kind is not NeedKind.REVEAL)
-
-    def judge(*more: Answer) -> Verdict:
-        given = (*answers, *answers_of(escrow, job.digest, seq), *more)
-        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=given)
-
-    verdict = judge()
-    needs = verdict.needs if isinstance(verdict, Inconclusive) else ()
-    products = next((need.subject for need in needs if need.kind is NeedKind.REVEAL and need.subject), None)
-    if products is None or not reveals or job.document.projection_commitment is None:
-        return verdict
-    # Recorded first, and always: the secret is known from then on, and results could be fitted to it.
-    secret = escrow.record_openings(job.digest, seq, openings=products, now=clock())
-    return judge(Answer(NeedKind.REVEAL, secret))
-
-
-def answers_of(escrow: Escrow, hold_id: Digest, seq: int) -> tuple[Answer, ...]:
-    """Give what an escrow itself says to a check: the secret, and whether the guard wants one anyway."""
-    raised = (Answer(NeedKind.CHECK, b""),) if escrow.is_raised(hold_id) else ()
-    return (*raised, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq)))
 
 
 async def asettle(
@@ -556,7 +503,6 @@ __all__ = [
     "averify_and_settle",
     "fund",
     "funding_objections",
-    "judge_claim",
     "observation_of",
     "rule",
     "settle",

@@ -91,7 +91,10 @@ def with_norms(
 ) -> ReplayLock:
     """Put what the norms of cuts and outputs usually are into a lock: residuals are measured by them."""
     request = json.dumps({"seeds": list(range(first_seed, first_seed + inputs))}).encode()
-    norms = json.loads(_asked(runner, measure_norms, published, lock.encode(), request))
+    try:
+        norms = json.loads(_asked(runner, measure_norms, published, lock.encode(), request))
+    except TaskRaised as error:
+        raise CompileError("compile.unsupported", f"onnxruntime: {error}") from error
     segments = tuple(
         replace(segment, norms=tuple(float(f"{norms[name]:.3g}") for name in segment.outputs))
         for segment in lock.segments

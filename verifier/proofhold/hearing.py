@@ -1,0 +1,73 @@
+"""Hearing a recorded claim: what was handed in, what its escrow says to it, and the verdict on both.
+
+The escrow reveals the job's sampling secret once the claim is recorded, and the second secret of a valuable
+job once the products are recorded that the provider signed for (PROTOCOL P2, P3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proofhold.canonical import Digest
+from proofhold.core import Answer, Inconclusive, NeedKind, Verdict
+from proofhold.escrow.escrow import Escrow
+from proofhold.exchange import Bundle
+from proofhold.policy import Policy
+from proofhold.verifier import Verifier
+
+
+def judge_claim(
+    bundle: Bundle,
+    answers: Sequence[Answer],
+    *,
+    verifier: Verifier,
+    policy: Policy,
+    escrow: Escrow,
+    claimed_at: int,
+    reveals: bool = True,
+    now: int,
+) -> Verdict:
+    """Judge a recorded claim by what was handed in and what its escrow says.
+
+    If the provider has signed for the products of a valuable job, their digest is recorded, and they are
+    judged by the second secret, which the escrow reveals to no others (P3).
+
+    Args:
+        bundle: the exchange, whose job and claim are those of the hold's record.
+        answers: what was handed in.
+        verifier: judges.
+        policy: the buyer's.
+        escrow: holds the secrets.
+        claimed_at: the escrow's recorded time of the claim.
+        reveals: whether a second secret may be revealed by this.
+        now: the time at which something is recorded, unix seconds.
+
+    Raises:
+        Refused: ``escrow.openings``: it was revealed to other products.
+
+    """
+    job, seq = bundle.exchange.job, bundle.exchange.claim.document.seq
+    # What is revealed is the escrow's to say: whoever hands a second secret in would pass its record by.
+    answers = tuple(answer for answer in answers if answer.kind is not NeedKind.REVEAL)
+
+    def judge(*more: Answer) -> Verdict:
+        given = (*answers, *answers_of(escrow, job.digest, seq), *more)
+        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=given)
+
+    verdict = judge()
+    needs = verdict.needs if isinstance(verdict, Inconclusive) else ()
+    products = next((need.subject for need in needs if need.kind is NeedKind.REVEAL and need.subject), None)
+    if products is None or not reveals or job.document.projection_commitment is None:
+        return verdict
+    # Recorded first, and always: the secret is known from then on, and results could be fitted to it.
+    secret = escrow.record_openings(job.digest, seq, openings=products, now=now)
+    return judge(Answer(NeedKind.REVEAL, secret))
+
+
+def answers_of(escrow: Escrow, hold_id: Digest, seq: int) -> tuple[Answer, ...]:
+    """Give what an escrow itself says to a check: the secret, and whether the guard wants one anyway."""
+    raised = (Answer(NeedKind.CHECK, b""),) if escrow.is_raised(hold_id) else ()
+    return (*raised, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq)))
+
+
+__all__ = ["answers_of", "judge_claim"]
