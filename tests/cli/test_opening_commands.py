@@ -80,6 +80,9 @@ def test_what_was_drawn_is_opened_acknowledged_and_paid(claimed: Callable[..., N
     subject = asked_for(settled())
     which = ("--products", "--key", "provider.pem") if valuable else ("--segment", subject)
     assert (subject == "products") is valuable
+    for wrong in ((), ("--products",), ("--segment", "0", "--key", "provider.pem")):
+        refused = ran("provider", "open", "bundle.json", *wrong, "--out", "opening.json")
+        assert (refused.exit_code, "Name --segment" in refused.output) == (2, True)
     done("provider", "open", "bundle.json", *which, "--out", "opening.json")
     result = settled(
         "--answers", "opening.json", "--acknowledgement", "word.json", "--receipt", "receipt.json"
@@ -89,10 +92,3 @@ def test_what_was_drawn_is_opened_acknowledged_and_paid(claimed: Callable[..., N
     assert word.at <= time.time()
     assert word.job == json.loads(done("job", "show", "accepted.json", "--json"))["digest"]
     done("receipt", "recheck", "receipt.json", "bundle.json", *POLICY, "--answers", "opening.json")
-
-
-def test_an_opening_is_of_a_segment_or_of_all_products(claimed: Callable[..., None]) -> None:
-    claimed()
-    for wrong in ((), ("--products",), ("--segment", "0", "--key", "provider.pem")):
-        result = ran("provider", "open", "bundle.json", *wrong, "--out", "opening.json")
-        assert (result.exit_code, "Name --segment" in result.output) == (2, True)
