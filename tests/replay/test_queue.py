@@ -80,6 +80,17 @@ def test_a_worker_that_says_nothing_loses_its_lease_and_the_first_result_counts(
     assert found.result == b"first"
 
 
+def test_a_queue_remembers_so_many_results_and_no_more() -> None:
+    queue = MemoryQueue(max_outcomes=2)
+    for number in range(3):
+        queue.put(key(number), b"")
+        lease = queue.take(now=0, lease_s=1)
+        assert lease is not None
+        queue.finish(lease, b"%d" % number)
+    kept = [queue.outcome(key(number)) for number in range(3)]
+    assert [outcome.result if outcome else None for outcome in kept] == [None, b"1", b"2"]
+
+
 def test_after_the_last_attempt_a_check_has_failed() -> None:
     queue = MemoryQueue()
     queue.put(key(1), b"")

@@ -19,6 +19,8 @@ from proofhold.runner import RunnerError
 
 MAX_ATTEMPTS = 3
 MAX_WAITING = 100_000
+MAX_OUTCOMES = 100_000
+"""How many results a queue in memory remembers: a check that it forgot runs again, and settles nothing."""
 MAX_SEGMENT = 2**16
 POLL_S = 0.05
 
@@ -88,11 +90,11 @@ class CheckQueue(Protocol):
 class MemoryQueue:
     """A queue for the threads of one process; what it held is lost with it, and is handed in again."""
 
-    def __init__(self, *, max_attempts: int = MAX_ATTEMPTS) -> None:
-        self._max_attempts = max_attempts
+    def __init__(self, *, max_attempts: int = MAX_ATTEMPTS, max_outcomes: int = MAX_OUTCOMES) -> None:
+        self._max_attempts, self._max_outcomes = max_attempts, max_outcomes
         self._waiting: OrderedDict[CheckKey, Lease] = OrderedDict()
         self._leased: OrderedDict[CheckKey, Lease] = OrderedDict()
-        self._outcomes: dict[CheckKey, Outcome] = {}
+        self._outcomes: OrderedDict[CheckKey, Outcome] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, key: CheckKey, body: bytes) -> bool:
@@ -124,7 +126,7 @@ class MemoryQueue:
             # From whom it comes does not matter: a check gives one result, whoever runs it.
             self._waiting.pop(lease.key, None)
             self._leased.pop(lease.key, None)
-            self._outcomes[lease.key] = Outcome(result, lease.attempt)
+            self._end(lease.key, Outcome(result, lease.attempt))
             return True
 
     def give_back(self, lease: Lease, error: str) -> None:
@@ -151,9 +153,14 @@ class MemoryQueue:
 
     def _again(self, lease: Lease, error: str) -> None:
         if lease.attempt >= self._max_attempts:
-            self._outcomes[lease.key] = Outcome(None, lease.attempt, error)
+            self._end(lease.key, Outcome(None, lease.attempt, error))
         else:
             self._waiting[lease.key] = lease
+
+    def _end(self, key: CheckKey, outcome: Outcome) -> None:
+        self._outcomes[key] = outcome
+        while len(self._outcomes) > self._max_outcomes:
+            self._outcomes.popitem(last=False)
 
 
 def work(
