@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 2**20
 MAX_PACKED = 1024
 LENGTH_BYTES = 8
+_DESCRIPTION = {"dtype", "name", "shape"}
 
 
 def pack(header: Json, tensors: Iterable[Tensor]) -> bytes:
@@ -57,8 +58,8 @@ class PackedReader:
         header = canonical.decode(data[LENGTH_BYTES : self._at], max_bytes=MAX_HEADER_BYTES, what=what)
         self.record = Record(header, what=what)
 
-    def tensor(self, described: Record) -> Tensor:
-        """Take the next tensor's bytes.
+    def tensor(self, described: Json) -> Tensor:
+        """Take the bytes of the next tensor, as the header describes it.
 
         Raises:
             Malformed: its description makes no sense, or the bytes end before it does.
@@ -70,19 +71,21 @@ class PackedReader:
         self._at = end
         return tensor
 
-    def _next(self, described: Record) -> tuple[str, str, tuple[int, ...], int]:
-        name = described.text("name", max_chars=MAX_NAME_CHARS)
-        dtype = described.text("dtype", max_chars=16)
-        sizes = described.items("shape", max_items=MAX_RANK)
-        described.close()
-        if dtype not in ITEM_BYTES or not all(type(s) is int and 0 <= s <= MAX_PAYLOAD_BYTES for s in sizes):
-            raise described.error("expected a known dtype and sizes that a payload can have")
+    def _next(self, described: Json) -> tuple[str, str, tuple[int, ...], int]:
+        """Read a description, and where its bytes end. Not by `Record`: a check reads a dozen of them."""
+        if not isinstance(described, dict) or described.keys() != _DESCRIPTION:
+            raise self.record.error("expected dtype, name and shape of each tensor")
+        name, dtype, sizes = described["name"], described["dtype"], described["shape"]
+        if not isinstance(name, str) or len(name) > MAX_NAME_CHARS:
+            raise self.record.error(f"expected a tensor's name of at most {MAX_NAME_CHARS} characters")
+        if not isinstance(dtype, str) or dtype not in ITEM_BYTES or not _are_sizes(sizes):
+            raise self.record.error("expected a known dtype and sizes that a payload can have")
         end = self._at + math.prod(sizes) * ITEM_BYTES[dtype]
         if end > len(self._data):
             raise self._truncated(end)
         return name, dtype, tuple(sizes), end
 
-    def array(self, described: Record) -> tuple[str, NDArray[Any]]:
+    def array(self, described: Json) -> tuple[str, NDArray[Any]]:
         """Take the next tensor's bytes as an array that lies in them; as `tensor`, without a copy."""
         import numpy as np
 
@@ -102,6 +105,14 @@ class PackedReader:
         return Malformed(f"{self._what}.truncated", f"{len(self._data)} bytes, expected at least {expected}")
 
 
+def _are_sizes(sizes: Json) -> bool:
+    return (
+        isinstance(sizes, list)
+        and len(sizes) <= MAX_RANK
+        and all(type(size) is int and 0 <= size <= MAX_PAYLOAD_BYTES for size in sizes)
+    )
+
+
 def pack_tensors(tensors: Sequence[Tensor]) -> bytes:
     """Write tensors alone: how they go to a worker and come back."""
     return pack({"tensors": [describe(tensor) for tensor in tensors]}, tensors)
@@ -110,7 +121,7 @@ def pack_tensors(tensors: Sequence[Tensor]) -> bytes:
 def unpack_arrays(data: bytes, *, max_bytes: int) -> dict[str, NDArray[Any]]:
     """Read what `pack_tensors` wrote, by name, as read-only arrays that lie in `data`; else as below."""
     reader = PackedReader(data, max_bytes=max_bytes, what="tensors")
-    described = reader.record.records("tensors", max_items=MAX_PACKED)
+    described = reader.record.items("tensors", max_items=MAX_PACKED)
     arrays = dict(reader.array(item) for item in described)
     reader.close()
     return arrays
@@ -125,7 +136,7 @@ def unpack_tensors(data: bytes, *, max_bytes: int) -> tuple[Tensor, ...]:
 
     """
     reader = PackedReader(data, max_bytes=max_bytes, what="tensors")
-    described = reader.record.records("tensors", max_items=MAX_PACKED)
+    described = reader.record.items("tensors", max_items=MAX_PACKED)
     tensors = tuple(reader.tensor(item) for item in described)
     reader.close()
     return tensors

@@ -88,7 +88,7 @@ def read_pieces(bodies: Sequence[bytes]) -> tuple[Digest, tuple[Tensor, ...]] | 
             reader.record.version(1)
             piece = reader.record.integer("piece", high=MAX_PIECES - 1)
             pieces = reader.record.integer("pieces", low=1, high=MAX_PIECES)
-            described = reader.record.records("tensors", max_items=MAX_PRODUCTS)
+            described = reader.record.items("tensors", max_items=MAX_PRODUCTS)
             tensors = tuple(reader.tensor(item) for item in described)
             reader.close()
         except (Malformed, Misuse):

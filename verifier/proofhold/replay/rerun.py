@@ -121,7 +121,7 @@ class Rerunner:
             what="tensors",
         )
         leaves = read_hashes(reader.record, "leaves", max_items=MAX_LEAVES)
-        tensors = tuple(reader.tensor(item) for item in reader.record.records("tensors"))
+        tensors = tuple(reader.tensor(item) for item in reader.record.items("tensors"))
         reader.close()
         return Traced(tensors[len(wanted) :], tensors[: len(wanted)], Trace(TraceHasher(nonce), leaves))
 

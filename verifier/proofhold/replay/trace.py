@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from blake3 import blake3
 
 from proofhold import canonical
-from proofhold.canonical import Digest
+from proofhold.canonical import Digest, Json
 from proofhold.errors import Misuse
 from proofhold.payload import Tensor
 from proofhold.records import Record
@@ -38,7 +38,7 @@ MAX_LEAF_LIST_BYTES = 2**20
 CONTEXT = "proofhold/trace/v1"
 LEAF, NODE, ROOT = b"\x00", b"\x01", b"\x02"
 
-_HASH = re.compile(r"[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9a-f]*")
 
 
 class TraceHasher:
@@ -161,6 +161,12 @@ def root_through(
     None where they do not go together. The caller compares: a leaf is in a trace at this place if and only if
     the root is the one that was signed.
     """
+    top = top_through(hasher, leaf, index, size, path)
+    return None if top is None else hasher.root(size, top)
+
+
+def top_through(hasher: TraceHasher, leaf: Hash, index: int, size: int, path: Sequence[Hash]) -> Hash | None:
+    """Compute the top of the tree, below the root: all leaves of one trace lead to the same."""
     if not 0 <= index < size <= MAX_LEAVES:
         return None
     sides = _sides(index, size)
@@ -169,7 +175,7 @@ def root_through(
     top = leaf
     for is_left, beside in zip(sides, path, strict=True):
         top = hasher.node(top, beside) if is_left else hasher.node(beside, top)
-    return hasher.root(size, top)
+    return top
 
 
 def read_hashes(record: Record, field: str, *, max_items: int) -> tuple[Hash, ...]:
@@ -179,10 +185,23 @@ def read_hashes(record: Record, field: str, *, max_items: int) -> tuple[Hash, ..
         Malformed: anything else.
 
     """
-    values = record.items(field, max_items=max_items)
-    if not all(isinstance(value, str) and _HASH.fullmatch(value) for value in values):
+    hashes = parse_hashes(record.items(field, max_items=max_items), max_items=max_items)
+    if hashes is None:
         raise record.error(f"expected hashes of {2 * HASH_BYTES} lower-case hexadecimal digits", field)
-    return tuple(bytes.fromhex(value) for value in values)
+    return hashes
+
+
+def parse_hashes(values: Json, *, max_items: int) -> tuple[Hash, ...] | None:
+    """Read a list of hashes in lower-case hexadecimal; None where it is something else."""
+    if not isinstance(values, list) or len(values) > max_items:
+        return None
+    if not all(isinstance(value, str) and len(value) == 2 * HASH_BYTES for value in values):
+        return None
+    text = "".join(values)
+    if not _DIGITS.fullmatch(text):
+        return None
+    data = bytes.fromhex(text)
+    return tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES))
 
 
 @functools.lru_cache(maxsize=MAX_LEAVES)
@@ -208,4 +227,13 @@ def _sides(index: int, size: int) -> tuple[bool, ...]:
     return tuple(reversed(sides))
 
 
-__all__ = ["HASH_BYTES", "Hash", "Trace", "TraceHasher", "read_hashes", "root_through"]
+__all__ = [
+    "HASH_BYTES",
+    "Hash",
+    "Trace",
+    "TraceHasher",
+    "parse_hashes",
+    "read_hashes",
+    "root_through",
+    "top_through",
+]

@@ -117,7 +117,7 @@ class Transcript:
             lock_file = record.base64("lock", max_bytes=MAX_LOCK_BYTES)
             size = record.integer("size", low=1, high=MAX_LEAVES)
             leaves = [_read_leaf(item, reader) for item in record.records("leaves", max_items=MAX_OPENED)]
-            described = record.records("tensors", max_items=MAX_TENSORS)
+            described = record.items("tensors", max_items=MAX_TENSORS)
             transcript = cls(
                 job=job,
                 claim=claim,
@@ -157,7 +157,7 @@ def decode_answer(data: bytes) -> tuple[SignedDisputeAnswer, tuple[Tensor, ...]]
     reader.record.version(1)
     try:
         answer = Signed.read(DisputeAnswer, reader.record.record("answer"))
-        described = reader.record.records("tensors", max_items=MAX_ANSWER_TENSORS)
+        described = reader.record.items("tensors", max_items=MAX_ANSWER_TENSORS)
         tensors = tuple(reader.tensor(item) for item in described)
     except Misuse as error:
         raise reader.record.error(str(error)) from error
@@ -168,6 +168,6 @@ def decode_answer(data: bytes) -> tuple[SignedDisputeAnswer, tuple[Tensor, ...]]
 def _read_leaf(record: Record, reader: PackedReader) -> OpenedLeaf:
     index = record.integer("index", high=MAX_LEAVES - 1)
     path = read_hashes(record, "path", max_items=MAX_PATH)
-    tensor = reader.tensor(record.record("tensor"))
+    tensor = reader.tensor(record.take("tensor"))
     record.close()
     return OpenedLeaf(index, path, tensor)
