@@ -48,11 +48,13 @@ def residual(claimed: NDArray[Any], recomputed: NDArray[Any], norm: float = 0.0)
 def _squares(values: NDArray[Any]) -> float:
     """Sum the squares: runs of `RUN` elements as they are, and the runs in float64.
 
-    Not by numpy's BLAS, which has threads that cost more, and no order.
+    Numpy's BLAS gets no more than one run: of more it makes threads, which cost more and have no order.
     """
     import numpy as np
 
     flat = values.ravel()
+    if len(flat) <= RUN:
+        return float(flat.dot(flat))
     whole = len(flat) - len(flat) % RUN
     rows, rest = flat[:whole].reshape(-1, RUN), flat[whole:]
     return float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64)) + float(
