@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import ArrayLike, NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from proofhold.compile import CompileError
 from proofhold.compile.comparison import finish, largest_difference
@@ -216,6 +216,39 @@ def test_trees_branch_as_onnxruntime_does_at_the_very_threshold(mode: str) -> No
 )
 def test_classifiers_of_trees_vote_as_onnxruntime_counts(attributes: dict[str, Any]) -> None:
     assert "classical" in names(compare(tree("LEQ", "Classifier", **attributes)))
+
+
+def tree_of_version_5(mode: int, **attributes: Any) -> onnx.ModelProto:
+    """The trees of `tree` again; branches and leaves are numbered apart, the second has one leaf twice."""
+    values: dict[str, Any] = {
+        "tree_roots": [0, 2],
+        "nodes_featureids": [1, 3, 0],
+        "nodes_modes": numpy_helper.from_array(np.array([mode] * 3, np.uint8)),
+        "nodes_splits": numpy_helper.from_array(np.array([1.0, -1.0, 0.0], np.float32)),
+        "nodes_truenodeids": [0, 1, 3],
+        "nodes_trueleafs": [1, 1, 1],
+        "nodes_falsenodeids": [1, 2, 3],
+        "nodes_falseleafs": [0, 1, 1],
+        "leaf_targetids": [0, 1, 0, 1],
+        "leaf_weights": numpy_helper.from_array(np.array([1.5, -2.0, 0.25, 0.125], np.float32)),
+        "n_targets": 2,
+    }
+    return classical("TreeEnsemble", {"y": FLOAT}, **(values | attributes))
+
+
+@pytest.mark.parametrize("mode", range(len(MODES)))
+def test_trees_of_version_5_branch_as_onnxruntime_does(mode: int) -> None:
+    at_thresholds(tree_of_version_5(mode))
+
+
+def test_trees_of_version_5_are_averaged() -> None:
+    assert "classical" in names(compare(tree_of_version_5(0, aggregate_function=0)))
+
+
+def test_a_transform_that_onnxruntime_numbers_otherwise_than_onnx_is_refused() -> None:
+    """1 is SOFTMAX in the specification, and LOGISTIC in onnxruntime: no circuit is right for both."""
+    with pytest.raises(CompileError, match=r"compile\.pass_differs"):
+        compare(tree_of_version_5(0, post_transform=1))
 
 
 def test_trees_of_one_leaf_and_averages() -> None:

@@ -130,6 +130,13 @@ def test_where_ezkls_choice_is_the_cheapest_it_comes_first() -> None:
     assert min([*others, default], key=lambda one: order(Goal.TIME, one)) is default
 
 
+def test_of_two_that_count_alike_ezkls_own_choice_is_taken() -> None:
+    # As of transformer: a smaller base holds its values too, and saves nothing.
+    default = Candidate(ezkl_default(10), Counts(16, 55_669, 2, 1, 8), exact=True)
+    smaller = Candidate(RunArgs(2, 4_096, 2, 10, 10), Counts(16, 55_669, 2, 1, 8), exact=True)
+    assert min([smaller, default], key=lambda one: order(Goal.TIME, one)) is default
+
+
 @given(st.floats(1e-3, 1e6), st.sampled_from(SCALES))
 def test_every_candidate_holds_the_domain_and_none_is_wasteful(peak: float, scale: int) -> None:
     found = candidates(peak, [scale])

@@ -158,11 +158,12 @@ def tune(
 
 
 def order(goal: Goal, candidate: Candidate) -> _Key:
-    """Rank a candidate: by its goal, then finer scales first, then whatever makes the order complete."""
+    """Rank a candidate: by its goal, then finer scales first, then ezkl's own choice before one as good."""
     counts, run_args = candidate.counts, candidate.run_args
     cost = (counts.proving, counts.verifier_bytes)
     first = cost if goal is not Goal.SIZE else cost[::-1]
-    return (*first, -candidate.scale, counts.rows, run_args.decomp_base, run_args.decomp_legs)
+    ours = not is_ezkl_default(run_args)
+    return (*first, -candidate.scale, counts.rows, ours, run_args.decomp_base, run_args.decomp_legs)
 
 
 def _cheapest(
