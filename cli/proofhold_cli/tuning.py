@@ -79,7 +79,10 @@ def _tell(tuning: Tuning, timed: tuple[Timed, ...]) -> None:
     )
     if tuning.default is not None:
         factor = tuning.default.counts.proving / tuning.chosen.candidate.counts.proving
-        click.echo(f"By count, ezkl's own columns and base cost {factor:.2f} times as much to prove.")
+        click.echo(
+            "By count, ezkl's own columns and base, at the finest scale that they hold, cost "
+            f"{factor:.2f} times as much to prove."
+        )
     if timed:
         click.echo("Real proofs, in seconds of processor time (told, not pinned):")
         print_table(

@@ -103,7 +103,10 @@ def _verdict(tuning: Tuning) -> str:
     factor = tuning.default.counts.proving / chosen.counts.proving
     if math.isclose(factor, 1.0):
         return f"{said} It costs what ezkl’s own columns and base cost."
-    return f"{said} By count, ezkl’s own columns and base cost {factor:.2g} times as much to prove."
+    return (
+        f"{said} By count, ezkl’s own columns and base, at the finest scale that they hold, cost {factor:.2g} "
+        "times as much to prove."
+    )
 
 
 def words(run_args: RunArgs) -> str:
