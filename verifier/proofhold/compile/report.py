@@ -104,8 +104,8 @@ def _verdict(tuning: Tuning) -> str:
     if math.isclose(factor, 1.0):
         return f"{said} It costs what ezkl’s own columns and base cost."
     return (
-        f"{said} By count, ezkl’s own columns and base, at the finest scale that they hold, cost {factor:.2g} "
-        "times as much to prove."
+        f"{said} By count, ezkl’s own columns and base, at the finest scale that they hold, cost "
+        f"{factor:.2g} times as much to prove."
     )
 
 
