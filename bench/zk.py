@@ -1,6 +1,9 @@
 """Every circuit of the repository against what ezkl makes of the same model by itself.
 
-    python bench/zk.py [NAME...]        (with names: shows the table and writes nothing)
+    python bench/zk.py [NAME...]
+
+What was measured is kept, so that a run can be done in pieces: with names, those models are measured, and the
+section is written anew once each model has been.
 
 By itself means ``calibrate_settings(target="resources")``: ezkl's own columns, lookup base and k, at the
 scale that it chooses. Both sides prove the same derived model, logits out, with the job tag, public inputs
@@ -37,11 +40,12 @@ NAMES = ("breast_cancer", "parity", "digits", "trees", "digits_28", "lenet", "tr
 GOALS = {"breast_cancer": 20.0, "parity": 5.0, "digits": 3.0, "trees": 1.3, "lenet": 1.3}
 """How many times ezkl's proving time; never slower on the others."""
 SIDES = ("ezkl", "ours")
+KEPT = Path(tempfile.gettempdir()) / "proofhold-bench" / "zk"
 CALIBRATION_SAMPLES = 4
 ERROR_SAMPLES, FEW_ERROR_SAMPLES = 32, 8
-ROUNDS, LARGE_K = 3, 16
+ROUNDS, LARGE_K = 5, 16
 VERY_LARGE_K = 19
-"""From this k on a proof takes minutes, and is made once a side."""
+"""From this k on a proof takes minutes, and two a side have to do."""
 VERIFICATIONS = 5
 NOISE = 0.95
 """Never slower means within this of ezkl's time: two runs of one circuit differ by as much."""
@@ -185,7 +189,7 @@ def compare(name: str) -> dict[str, dict[str, Any]]:
         for side, folder in folders.items():
             folder.mkdir()
             found[side] = step("make", side, name, folder)
-        rounds = 1 if max(one["k"] for one in found.values()) >= VERY_LARGE_K else ROUNDS
+        rounds = 2 if max(one["k"] for one in found.values()) >= VERY_LARGE_K else ROUNDS
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for _ in range(rounds):
             for side, folder in folders.items():
@@ -224,7 +228,7 @@ def body_of(measured: dict[str, dict[str, dict[str, Any]]]) -> str:
     body = table(header, [row for name, found in measured.items() for row in rows_of(name, found)])
     mean = math.exp(statistics.fmean(math.log(ratio_of(found)) for found in measured.values()))
     return (
-        f"{body}\n\nGeometric mean: {mean:.1f} times. Medians of {ROUNDS} proofs a side in turn, one from "
+        f"{body}\n\nGeometric mean: {mean:.1f} times. Medians of {ROUNDS} proofs a side in turn, two from "
         f"k = {VERY_LARGE_K} on. Seconds are of processor time, all cores together, where they are not the "
         "wall clock’s; a proof is verified in the process that has just made it. The error is on "
         f"{ERROR_SAMPLES} calibration samples, on {FEW_ERROR_SAMPLES} from k = {LARGE_K} on."
@@ -238,13 +242,14 @@ def ratio_of(found: dict[str, dict[str, Any]]) -> float:
 
 
 def main(names: list[str]) -> int:
-    measured: dict[str, dict[str, dict[str, Any]]] = {}
+    KEPT.mkdir(parents=True, exist_ok=True)
     for name in names or NAMES:
-        measured[name] = compare(name)
-        if not names:
-            # After each model: the large ones take long, and what is interrupted keeps what it had.
-            write_section("zk.py", "Circuits", body_of(measured))
-    if names:
+        (KEPT / f"{name}.json").write_text(json.dumps(compare(name)))
+    kept = {name: KEPT / f"{name}.json" for name in NAMES}
+    measured = {name: json.loads(path.read_bytes()) for name, path in kept.items() if path.exists()}
+    if len(measured) == len(NAMES):
+        write_section("zk.py", "Circuits", body_of(measured))
+    else:
         print(body_of(measured))
     missed = [name for name, found in measured.items() if ratio_of(found) < GOALS.get(name, NOISE)]
     for name in missed:
