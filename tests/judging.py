@@ -34,7 +34,7 @@ from proofhold.job import Claim, Delivery, Job, NamedEvidence, OnnxModel
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensor, Tensors, decode_payload, encode_payload
 from proofhold.policy import Policy
-from proofhold.runner import ProcessRunner, TaskRaised
+from proofhold.runner import ProcessRunner, RunnerError, TaskRaised
 from proofhold.sampling import commitment
 from proofhold.zkproof import ZkProof
 
@@ -229,12 +229,13 @@ def secret_that(draws: bool, bundle_of: Callable[[bytes], Bundle], rate_ppm: int
 class FailingRunner:
     """Gives no result to anything, as a worker that was killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: RunnerError | None = None) -> None:
         self.calls = 0
+        self.error = error or TaskRaised("PanicException", "on purpose")
 
     def run(self, task: Callable[..., bytes], *parts: bytes, deadline_s: float = 1.0) -> bytes:
         self.calls += 1
-        raise TaskRaised("PanicException", "on purpose")
+        raise self.error
 
 
 class AnsweringRunner:

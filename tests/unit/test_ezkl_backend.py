@@ -44,7 +44,7 @@ from proofhold.exchange import Bundle
 from proofhold.fieldelement import MODULUS
 from proofhold.locks import SrsKind
 from proofhold.payload import Document, Payload, Tensors
-from proofhold.runner import Runner
+from proofhold.runner import Runner, RunnerError, TaskRaised, WorkerDied, WorkerTimedOut
 from proofhold.zkverify import INVALID, VALID, verify_natively
 
 PROVED_PROPERTIES = dict.fromkeys(
@@ -348,10 +348,19 @@ def test_evidence_of_another_encoding_is_refuted(body: bytes) -> None:
     assert code != "ezkl.proof"
 
 
-def test_a_check_that_cannot_finish_is_retried() -> None:
-    judged = check(proved(), FailingRunner())
-    unclear(judged, "ezkl.check_failed", "nobody", NeedKind.RETRY)
-    assert "PanicException" in judged.reasons[0].message  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskRaised("PanicException", "as told"), "ezkl.check_failed"),
+        (WorkerDied("as told"), "ezkl.check_crashed"),
+        (WorkerTimedOut("as told"), "ezkl.check_timed_out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_check_that_cannot_finish_is_retried(error: RunnerError, code: str) -> None:
+    judged = check(proved(), FailingRunner(error))
+    unclear(judged, code, "nobody", NeedKind.RETRY)
+    assert "as told" in judged.reasons[0].message  # type: ignore[union-attr]
 
 
 def test_a_false_statement_is_refuted_without_native_code() -> None:

@@ -388,6 +388,13 @@ def test_a_reveal_that_is_no_secret_is_only_named() -> None:
         assert same_judgement(receipt, verdict) == ()
 
 
+def test_what_decides_whether_to_check_is_carried_in_full_and_evidence_is_not() -> None:
+    for kind, carried in ((NeedKind.CHECK, b""), (NeedKind.REVEAL, b""), (NeedKind.EVIDENCE, None)):
+        answer = Answer(kind, b"")
+        verdict = replace(VERDICT, inputs=replace(VERDICT.inputs, answers=(answer,)))
+        assert Receipt.issue(verdict, VERIFIER).answers == (NamedAnswer(kind, answer.digest, carried),)
+
+
 def many_reasons(count: int) -> Verdict:
     return replace(REJECTED, reasons=(TOO_FAR,) * count)
 
