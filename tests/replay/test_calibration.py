@@ -186,9 +186,7 @@ def test_another_version_of_onnxruntime_is_measured_too(tmp_path: Path) -> None:
         pytest.skip("no other version of onnxruntime is to be had here")
     assert [r.name for r in available(python=python)][-1] == f"onnxruntime@{python}"
     with ProcessRunner(memory_bytes=None) as runner:
-        profile = calibrate(
-            MODELS["residual"](), pinned("residual").lock, runner=runner, inputs=2, python=python
-        )
+        profile = calibrate(MODELS["chain"](), LOCK, runner=runner, inputs=2, python=python)
     rows = profile.honest["onnxruntime, another version"]
     assert max(max(row) for row in rows) < 2.5e-6
     assert python not in profile.encode().decode()
