@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from proofhold.escrow import (
     open_home,
 )
 from proofhold.escrow.database import statements
-from proofhold.escrow.driver import Dialect, migrations
+from proofhold.escrow.driver import Dialect, Transaction, migrations
 from stores import INTEGRITY, Store
 
 
@@ -153,3 +154,23 @@ def test_it_is_used_from_other_threads(scene: Scene) -> None:
     thread.start()
     thread.join()
     assert scene.escrow.hold(seen[0]).id == seen[0]
+
+
+def test_who_reads_waits_for_a_connection_and_none_is_made_for_a_moment(folder: Path) -> None:
+    """A connection a caller would cost more than what most of them read, and a handful of files each."""
+    with SqliteEscrow.create(folder / "a.db", escrow="mine") as escrow:
+        inside, go_on = threading.Semaphore(0), threading.Event()
+
+        def read(_: Transaction) -> int:
+            inside.release()
+            assert go_on.wait(10)
+            return 1
+
+        callers = database.MAX_READERS + 4
+        with ThreadPoolExecutor(callers) as pool:
+            results = [pool.submit(escrow.store.read, read) for _ in range(callers)]
+            for _ in range(database.MAX_READERS):
+                assert inside.acquire(timeout=10)
+            assert not inside.acquire(timeout=0.1)
+            go_on.set()
+            assert [result.result(10) for result in results] == [1] * callers

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from documents import BUYER, FIXTURES, NOW, PROVIDER, STRANGER, TRUST, VERIFIER
 from mutations import damaged, misfilled
-from proofhold import canonical
+from proofhold import canonical, keys
 from proofhold.errors import Malformed, Misuse
 from proofhold.keys import Envelope, SigningKey, TrustedKey, TrustStore, binds, is_signature
 from proofhold.records import Record
@@ -335,3 +336,21 @@ def test_a_signature_has_one_encoding() -> None:
     s = int.from_bytes(signature[32:], "little")
     assert is_signature(key.public, signature, b"message")
     assert not is_signature(key.public, signature[:32] + (s + order).to_bytes(32, "little"), b"message")
+
+
+def test_a_signature_that_was_good_once_is_good_for_its_own_message_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a process remembers is key, signature and message, never only two of them, and not without end."""
+    monkeypatch.setattr(keys, "MAX_REMEMBERED", 4)
+    good = Envelope(KIND, b"{}").signed(BUYER)
+    for _ in range(2):
+        assert good.signers() == {BUYER.public}
+        assert replace(good, payload=b"[]").signers() == set()
+        assert replace(good, payload_type=f"{KIND}+x").signers() == set()
+        ((_, signature),) = good.signatures
+        assert replace(good, signatures=((PROVIDER.public, signature),)).signers() == set()
+        assert replace(good, signatures=((BUYER.public, signature[::-1]),)).signers() == set()
+    for number in range(20):
+        assert Envelope(KIND, b"%d" % number).signed(BUYER).signers() == {BUYER.public}
+    assert len(keys._good) <= 4

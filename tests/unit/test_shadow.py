@@ -15,11 +15,13 @@ from click.testing import CliRunner
 
 from escrow_builders import refused
 from judging import NOW, PRICE, STRANGER, VERIFIER, catalogue, logits, policy, runner
+from proofhold import settlement
 from proofhold.canonical import encode
 from proofhold.core import Fault, NeedKind, Verdict
 from proofhold.decision import Decision, Mode, Outcome
 from proofhold.drafting import USDC
 from proofhold.errors import Misuse
+from proofhold.escrow.database import SqliteDatabase
 from proofhold.escrow.escrow import HoldRecord, Ruling
 from proofhold.escrow.home import DATABASE_NAME
 from proofhold.escrow.rail import LedgerRail
@@ -195,6 +197,53 @@ def test_settling_from_an_event_loop_is_settling_and_the_loop_goes_on(hall: Hall
     assert all(waited)
     hall.escrow.pump(LedgerRail(), now=hall.now)
     assert hall.state(hold) is State.RELEASED
+
+
+def test_callers_in_an_event_loop_share_commits(hall: Hall) -> None:
+    database, holds = hall.escrow._database, [hall.claimed() for _ in range(32)]
+    assert isinstance(database, SqliteDatabase)
+    before = database.writer.commits
+
+    async def scenario() -> list[Decision]:
+        return await asyncio.gather(
+            *(
+                asettle(hold.id, accepted(hold), escrow=hall.escrow, key=VERIFIER, clock=hall.clock)
+                for hold in holds
+            )
+        )
+
+    decisions = asyncio.run(scenario())
+    assert {decision.outcome for decision in decisions} == {Outcome.RELEASE}
+    assert database.writer.commits - before < len(holds)
+
+
+def test_an_event_loop_that_asks_for_too_much_is_refused_at_once(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "_asked", threading.BoundedSemaphore(2))
+    holds, go_on = [hall.claimed() for _ in range(4)], threading.Event()
+
+    def clock() -> int:
+        assert go_on.wait(30)
+        return hall.now
+
+    async def scenario() -> None:
+        calls = [
+            asyncio.ensure_future(
+                asettle(hold.id, accepted(hold), escrow=hall.escrow, key=VERIFIER, clock=clock)
+            )
+            for hold in holds
+        ]
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert {getattr(call.exception(), "code", None) for call in done} == {"escrow.busy"}
+        go_on.set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(outcome, Decision) for outcome in outcomes] == [True, True, False, False]
+        for hold in holds[2:]:  # once there is room again, it goes through
+            await asettle(hold.id, accepted(hold), escrow=hall.escrow, key=VERIFIER, clock=hall.clock)
+
+    asyncio.run(scenario())
+    assert {hall.state(hold) for hold in holds} == {State.RELEASING}
 
 
 # --- the report -----------------------------------------------------------------------------------------

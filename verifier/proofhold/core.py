@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import NoReturn, TypeAlias
 
@@ -233,7 +234,7 @@ class Judgement:
     def __bool__(self) -> NoReturn:
         raise TypeError(f"a verdict is not a truth value: match on {type(self).__name__} instead")
 
-    @property
+    @cached_property
     def shown(self) -> Mapping[Property, tuple[Assurance, ...]]:
         """Every property that some finding established, with the words it rests on."""
         shown: dict[Property, tuple[Assurance, ...]] = {}
@@ -241,7 +242,7 @@ class Judgement:
             words = {f.shows[prop] for f in self.findings if prop in f.shows}
             if words:
                 shown[prop] = tuple(sorted(words))
-        return shown
+        return MappingProxyType(shown)
 
     @property
     def not_shown(self) -> tuple[Property, ...]:

@@ -8,6 +8,7 @@ passed off as a signed decline.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -29,6 +30,8 @@ SIGNATURE_BYTES = 64
 MAX_SIGNATURES = 8
 MAX_KEY_NAME_CHARS = 128
 MAX_DOCUMENT_BYTES = 256 * 1024
+MAX_REMEMBERED = 4096
+"""How many good signatures a process remembers."""
 PRIVATE_FILE_MODE = 0o600
 
 
@@ -142,6 +145,26 @@ def is_signature(key: Key, signature: bytes, message: bytes) -> bool:
     return True
 
 
+_good: dict[tuple[Key, bytes, bytes], None] = {}
+"""Key, signature and the message's SHA-256 of signatures that were found good (ADR 0128)."""
+
+
+def _has_signed(key: Key, signature: bytes, message: bytes) -> bool:
+    """`is_signature`, which takes as long as all else about a receipt, once for each signature that is good.
+
+    What a document's signatures are worth is asked at every step of its way, as it should be.
+    """
+    known = (key, signature, hashlib.sha256(message).digest())
+    if known in _good:
+        return True
+    if not is_signature(key, signature, message):
+        return False
+    if len(_good) >= MAX_REMEMBERED:
+        _good.clear()
+    _good[known] = None
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A DSSE envelope: typed bytes and who signed them, signatures in the order of the keys' names."""
@@ -160,7 +183,7 @@ class Envelope:
     def signers(self) -> frozenset[Key]:
         """Give the keys whose signatures are good."""
         message = self.pre_authentication_encoding()
-        return frozenset(key for key, signature in self.signatures if is_signature(key, signature, message))
+        return frozenset(key for key, signature in self.signatures if _has_signed(key, signature, message))
 
     def is_signed_by_exactly(self, keys: Iterable[Key]) -> bool:
         """Tell whether these keys signed, all of them, and nobody else's signature hangs on."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,8 @@ AWAITS_RECEIPTS = "awaits_receipts"
 """The code of what is kept until other verifiers have said the same."""
 MAX_BESIDE_THE_LOOP = 256
 """How many settlements callers in event loops wait for at once; the ledger commits once for many of them."""
+MAX_ASKED = 8192
+"""How many event loops may have asked for at a time: more, and who asks is refused with ``escrow.busy``."""
 
 
 def system_clock() -> int:
@@ -195,7 +198,8 @@ def settle_receipt(
             return replace(_kept(record, seq, receipt), missing_receipts=so_far.missing)
         receipt = so_far.receipt
     applied = _apply(escrow, hold_id, seq, ruling, receipt, now=clock())
-    first = Receipt.decode(applied.decision.receipt)
+    kept = applied.decision.receipt
+    first = receipt if kept == receipt.encode() else Receipt.decode(kept)
     decision = Decision(hold_id, seq, Outcome(applied.decision.ruling.value), applied.state, first)
     return _with_figures(decision, record, at=applied.decision.at)
 
@@ -263,7 +267,7 @@ async def asettle(
     """`settle` for callers in an event loop, which goes on meanwhile.
 
     A caller that is cancelled stops waiting; the settlement itself goes on, or never began. Ask again: the
-    answer is the decision that stands.
+    answer is the decision that stands. Where too many wait already, it is refused with ``escrow.busy``.
     """
     return await _beside_the_loop(settle, hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
 
@@ -372,8 +376,15 @@ def observation_of(receipt: Receipt) -> Observation | None:
 
 async def _beside_the_loop(function: Callable[..., T], *arguments: object, **named: object) -> T:
     """Call a function in a thread. Not asyncio's own pool: it has few, and settling is mostly waiting."""
+    if not _asked.acquire(blocking=False):
+        raise Refused("escrow.busy", f"{MAX_ASKED} settlements wait already: try again")
     call = functools.partial(contextvars.copy_context().run, function, *arguments, **named)
-    return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+    future = _threads().submit(call)
+    future.add_done_callback(lambda _: _asked.release())  # also when it was cancelled and never began
+    return await asyncio.wrap_future(future)
+
+
+_asked = threading.BoundedSemaphore(MAX_ASKED)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ MAX_INT64 = 2**63 - 1
 LEAST_SQLITE = (3, 37, 0)
 """The first version with STRICT tables, which hold integers to being integers."""
 MAX_READERS = 8
-"""How many idle read connections are kept."""
+"""How many read at once: a connection costs more than to wait for one."""
 KEYS_AT_ONCE = (1, 8, 64)
 """How many rows one statement reads by their keys: the smallest that does, so that few are prepared."""
 CACHE_KIB = 64 * 1024
@@ -127,7 +127,9 @@ class SqliteDatabase:
         elif not path.is_file():
             raise Misuse(f"no escrow at {path}: make one with `proofhold escrow init`")
         self._path = path
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(MAX_READERS)
+        self._readers: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()
+        for _ in range(MAX_READERS):
+            self._readers.put(None)
         self._connection = self._connect()
         try:
             self._prepare(create=create)
@@ -141,8 +143,11 @@ class SqliteDatabase:
         self.writer.close()
         with _translated():
             self._connection.close()
-            while not self._readers.empty():
-                self._readers.get_nowait().close()
+            for _ in range(MAX_READERS):
+                connection = self._readers.get()  # waiting for who still reads
+                if connection is not None:
+                    connection.close()
+                self._readers.put(None)
 
     def write(self, operation: Operation[T]) -> T:
         """Run an operation, and wait until it is durable: see `Database`."""
@@ -220,19 +225,20 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._readers.get_nowait()
+            connection = self._readers.get(timeout=BUSY_TIMEOUT_S)
         except queue.Empty:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
+            text = f"{MAX_READERS} others read for {BUSY_TIMEOUT_S:.0f} seconds: try again"
+            raise Refused("escrow.busy", text) from None
         try:
+            if connection is None:
+                connection = self._connect()
+                connection.execute("PRAGMA query_only = ON")
             yield connection
         finally:
-            try:
-                if connection.in_transaction:  # it could not even be rolled back
-                    raise queue.Full
-                self._readers.put_nowait(connection)
-            except queue.Full:
+            if connection is not None and connection.in_transaction:  # it could not even be rolled back
                 connection.close()
+                connection = None
+            self._readers.put(connection)
 
     def _connect(self) -> sqlite3.Connection:
         with _translated():

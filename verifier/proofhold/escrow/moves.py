@@ -28,7 +28,7 @@ from proofhold.escrow.states import (
 )
 from proofhold.escrow.tables import CAPTURE, HOLD, PAYMENT
 from proofhold.guard import Observation
-from proofhold.job import MAX_CAPTURES, Job, SignedJob
+from proofhold.job import MAX_CAPTURES, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed
 
 JOBS_KEPT = 4096
@@ -99,6 +99,12 @@ class Noted:
 def read_job(data: bytes) -> SignedJob:
     """Read a job that was stored. It never changes, and is read with every move of its hold."""
     return Signed.decode(Job, data)
+
+
+@lru_cache(maxsize=4096)
+def read_claim(data: bytes) -> SignedClaim:
+    """Read a claim that was stored."""
+    return Signed.decode(Claim, data)
 
 
 def load(books: Books, hold: Digest, seq: int) -> Capture:

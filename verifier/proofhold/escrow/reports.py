@@ -13,12 +13,11 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
-from proofhold.escrow.moves import Capture, read_job
+from proofhold.escrow.moves import Capture, read_claim, read_job
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
 from proofhold.escrow.tables import DOCUMENT, HOLD
-from proofhold.job import Claim, SignedClaim
-from proofhold.keys import Signed
+from proofhold.job import SignedClaim
 
 # A dispute may be followed by a release or a refund, and nothing by anything else.
 _DECISIONS = (
@@ -65,7 +64,7 @@ def record_in_books(books: Books, capture: Capture) -> HoldRecord:
         state=capture.state,
         due=capture.due,
         attempts=capture.attempts,
-        claim=None if claim is None else Signed.decode(Claim, bytes(claim["body"])),
+        claim=None if claim is None else read_claim(bytes(claim["body"])),
         claimed_at=capture.claimed_at,
         changed_at=capture.changed_at,
         decisions=(),
@@ -86,7 +85,7 @@ def find_document(tx: Transaction, hold: Digest, seq: int, kind: str) -> bytes |
 def find_claim(tx: Transaction, hold: Digest, seq: int, *, kind: str = "claim") -> SignedClaim | None:
     """Read the recorded claim of a capture (or the one that contradicts it, by its kind), or None."""
     body = find_document(tx, hold, seq, kind)
-    return None if body is None else Signed.decode(Claim, body)
+    return None if body is None else read_claim(body)
 
 
 def history(tx: Transaction, hold: Digest) -> tuple[Transition, ...]:
