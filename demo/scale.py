@@ -26,8 +26,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from judging import POLICY, VERIFIER, policy  # noqa: E402
 from pgserver import find_binaries, running_server  # noqa: E402
+from proofhold.core import Assurance, Property  # noqa: E402
 from proofhold.escrow import PostgresEscrow  # noqa: E402
 from proofhold.escrow.desk import LedgerEscrow  # noqa: E402
+from proofhold.receipt import Outcome as Judged  # noqa: E402
+from proofhold.receipt import Receipt  # noqa: E402
 from workshop import stock  # noqa: E402
 
 WORKERS = 3
@@ -41,6 +44,9 @@ class Result:
     jobs: int
     seconds: float
     outcomes: Counter[str]
+    lies: int
+    checks: Counter[str]
+    """On whose word an output was released or not, as the receipts say it."""
     latencies_s: list[int]
     attempts: Counter[str]
     workers: list[tuple[str, int, int]]
@@ -71,7 +77,7 @@ def play(jobs: int, folder: Path) -> Result:
                 escrow,
                 part,
                 first=made,
-                forged=lambda n: n % LIES_EVERY == 0,
+                forged=is_lie,
                 proved=False,
                 evidence_kinds=("ezkl", "replay"),
                 policy=policy().digest,
@@ -82,12 +88,18 @@ def play(jobs: int, folder: Path) -> Result:
             show(escrow, made, jobs, began)
             time.sleep(1.0)
         seconds = time.monotonic() - began
+        show(escrow, made, jobs, began)
         for worker in workers:
             worker.terminate()
         for worker in workers:
             worker.wait()
         print(file=sys.stderr)
         return measure(escrow, jobs, seconds)
+
+
+def is_lie(number: int) -> bool:
+    """Tell whether the provider of a job says something else than the model."""
+    return number % LIES_EVERY == 0
 
 
 @contextlib.contextmanager
@@ -139,6 +151,8 @@ def measure(escrow: LedgerEscrow, jobs: int, seconds: float) -> Result:
         jobs=jobs,
         seconds=seconds,
         outcomes=outcomes,
+        lies=sum(map(is_lie, range(jobs))),
+        checks=Counter(checked(bytes(row[0])) for row in rows("SELECT receipt FROM decision")),  # type: ignore[arg-type]
         latencies_s=[int(str(row[0])) for row in rows(latency)],
         attempts=Counter({str(outcome): int(str(n)) for outcome, n in attempts}),
         workers=[(w.id, w.settled, w.kept) for w in status.workers],
@@ -148,12 +162,24 @@ def measure(escrow: LedgerEscrow, jobs: int, seconds: float) -> Result:
     )
 
 
+def checked(data: bytes) -> str:
+    """Say what a receipt rests on."""
+    receipt = Receipt.decode(data)
+    words = receipt.shown.get(Property.OUTPUT, ())
+    if receipt.outcome is Judged.REJECTED:
+        return "drawn, run again, and false"
+    return "not drawn" if words == (Assurance.NOT_DRAWN,) else "drawn, run again, and true"
+
+
 def page(result: Result) -> str:
     """Write the result as one page that needs nothing from anywhere."""
 
+    def show_cell(cell: object) -> str:
+        return f"{cell:,}" if isinstance(cell, int) else html.escape(str(cell))
+
     def table(head: tuple[str, ...], body: list[tuple[object, ...]]) -> str:
         cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in body
+            "<tr>" + "".join(f"<td>{show_cell(cell)}</td>" for cell in row) + "</tr>" for row in body
         )
         return f"<table><tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>{cells}</table>"
 
@@ -164,6 +190,7 @@ def page(result: Result) -> str:
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; margin: 1rem 0; }}
 td, th {{ border: 1px solid #8886; padding: .25rem .75rem; text-align: left; }}
+td:nth-child(n+2) {{ text-align: right; font-variant-numeric: tabular-nums; }}
 strong {{ font-size: 1.3em; }}
 </style>
 <h1>{result.jobs:,} jobs, one PostgreSQL, {len(result.workers)} workers</h1>
@@ -171,6 +198,9 @@ strong {{ font-size: 1.3em; }}
 {result.seconds:.0f} s in all, the making of the jobs included. Ledger audit: <strong>{audit}</strong>.</p>
 <h2>From claim to payment</h2>{table(("", "seconds"), [*result.percentiles_s])}
 <h2>What became of them</h2>{table(("state", "jobs"), [*sorted(result.outcomes.items())])}
+<h2>What was checked</h2>{table(("receipt", "jobs"), [*sorted(result.checks.items())])}
+<p>{result.lies:,} of the answers are lies. A lie is found when the sample draws it; what is not drawn is
+released, as the job agreed, and its receipt says so. What keeps lies from paying is the bond.</p>
 <h2>What the attempts came to</h2>{table(("outcome", "attempts"), [*sorted(result.attempts.items())])}
 <h2>Who did it</h2>{table(("worker", "settled", "kept"), [*result.workers])}
 <p>{result.rows:,} moves in the log, {result.size_bytes / 2**20:.0f} MiB in the database,
@@ -196,6 +226,7 @@ def main() -> int:
     waits = ", ".join(f"{name} {seconds} s" for name, seconds in result.percentiles_s)
     print(f"{result.jobs} jobs in {result.seconds:.0f} s ({result.jobs / result.seconds:.1f}/s): {settled}")
     print(f"claim to payment: {waits}")
+    print(", ".join(f"{count} {name}" for name, count in sorted(result.checks.items())))
     print("the books agree" if not result.differences else f"{result.differences} differences in the books")
     print(f"report: {json.dumps(str(arguments.out))[1:-1]}")
     return 1 if result.differences or sum(result.outcomes.values()) != result.jobs else 0

@@ -23,11 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from judging import BUYER, PROVIDER, VERIFIER, catalogue, make_job, unproved
+from judging import BUYER, PROVIDER, VERIFIER, catalogue, entry, make_job, policy, proved, unproved
 from proofhold.backends.replay import ReplayBackend
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Evidence, Fault, Finding, Offer, Property, Reason, Refuted
@@ -44,9 +45,11 @@ from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensor, Tensors
 from proofhold.policy import Policy
+from proofhold.pool import VerifierPool
 from proofhold.retention import EvidenceFolder
-from proofhold.runner import InlineRunner
+from proofhold.runner import InlineRunner, ProcessRunner
 from proofhold.sampling import commitment
+from proofhold.standard import standard_verifier
 from proofhold.verifier import Verifier
 from proofhold.worker import Judged, Terms, VerifierJudge, Worker
 
@@ -123,6 +126,13 @@ def make_judge(wait_s: float = 0.0, *, deadly: str = "") -> VerifierJudge:
     return judge
 
 
+def make_proof_judge() -> VerifierJudge:
+    """A judge of real proofs, which checks one at a time in a process that is there from the beginning."""
+    pool = VerifierPool(catalogue(), 1)
+    pool.start()
+    return VerifierJudge(standard_verifier(catalogue(), pool), [policy()], VERIFIER)
+
+
 def write(escrow: LedgerEscrow, *operations: Operation[Any]) -> list[Any]:
     """Do several things in one transaction."""
 
@@ -175,6 +185,36 @@ def stock(
             steps += [adding(job.digest, 0, bundle.encode(), now=now)] if queued else []
         write(escrow, *steps)
     return made
+
+
+def make_proved(escrow: LedgerEscrow, count: int, *, first: int = 0) -> list[Digest]:
+    """Fund, prove and claim jobs on the smallest circuit, and hand them in, each with a proof of its own."""
+    from proofhold.provider import Prover, respond  # workers, which read this file, need no prover
+
+    payload, now = proved().exchange.input, int(time.time())
+    escrow.deposit(BUYER.public, PRICE * count, USDC, key=f"proved {first}", now=now)
+    jobs = []
+    for number in range(first, first + count):
+        nonce = hashlib.sha256(b"proved %d" % number).digest()
+        terms: dict[str, Any] = {
+            "input": payload.digest(nonce),
+            "nonce": nonce.hex(),
+            "sampling_commitment": commitment(nonce, _secret(number)),
+            "claim_by": now + 86_400,
+            "verification_s": 86_400,
+            "price": PRICE,
+        }
+        job = Signed.new(make_job(payload, **terms), BUYER, PROVIDER)
+        write(escrow, op.draw_secret(nonce, _secret(number)), op.fund(escrow.id, job, now=now))
+        jobs.append(job)
+    with ProcessRunner(2, memory_bytes=None) as runner, ThreadPoolExecutor(2) as threads:
+        prover = Prover(runner)
+        bundles = list(threads.map(lambda j: respond(j, payload, entry(), PROVIDER, prover=prover), jobs))
+    for bundle in bundles:
+        claim = op.record_claim(bundle.exchange.claim, bundle.exchange.output, now=now, one_use=())
+        hold = bundle.exchange.job.digest
+        write(escrow, claim, adding(hold, 0, bundle.encode(), now=now))
+    return [job.digest for job in jobs]
 
 
 def _is_known(escrow: LedgerEscrow, hold: Digest) -> bool:
@@ -323,6 +363,8 @@ class Order:
     """By how much its clock is ahead: a lease need not be waited for."""
     now: int = 0
     """When what is fed was made."""
+    proofs: bool = False
+    """Judge real proofs of this repository's circuits, in a process of its own."""
 
     @property
     def command(self) -> list[str]:
@@ -371,7 +413,7 @@ def work(order: Order) -> None:
         used: Any = NaiveEscrow(escrow, rail) if order.naive else escrow
         worker = Worker(
             used,
-            make_judge(order.wait_s, deadly=order.deadly),
+            make_proof_judge() if order.proofs else make_judge(order.wait_s, deadly=order.deadly),
             terms=terms,
             name=order.name,
             rail=None if order.naive else rail,
