@@ -154,15 +154,23 @@ def _has_signed(key: Key, signature: bytes, message: bytes) -> bool:
 
     What a document's signatures are worth is asked at every step of its way, as it should be.
     """
-    known = (key, signature, hashlib.sha256(message).digest())
-    if known in _good:
+    name = _name_of(key, signature, message)
+    if name in _good:
         return True
     if not is_signature(key, signature, message):
         return False
+    _remember(name)
+    return True
+
+
+def _name_of(key: Key, signature: bytes, message: bytes) -> tuple[Key, bytes, bytes]:
+    return key, signature, hashlib.sha256(message).digest()
+
+
+def _remember(name: tuple[Key, bytes, bytes]) -> None:
     if len(_good) >= MAX_REMEMBERED:
         _good.clear()
-    _good[known] = None
-    return True
+    _good[name] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +185,9 @@ class Envelope:
         """Add a signature, or give the same envelope if this key signed it already."""
         if key.public in {name for name, _ in self.signatures}:
             return self
-        added = (key.public, key.sign(self.pre_authentication_encoding()))
+        message = self.pre_authentication_encoding()
+        added = (key.public, key.sign(message))
+        _remember(_name_of(*added, message))
         return Envelope(self.payload_type, self.payload, tuple(sorted((*self.signatures, added))))
 
     def signers(self) -> frozenset[Key]:
