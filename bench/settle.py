@@ -39,6 +39,7 @@ from proofhold import keys
 from proofhold.catalogue import MODELS_FOLDER
 from proofhold.compile.specification import read_samples
 from proofhold.core import Accepted, Answer, NeedKind, Verdict
+from proofhold.endorsing import read_quorums
 from proofhold.escrow import LedgerRail, PostgresEscrow, Refused, Ruled, Ruling, SqliteEscrow
 from proofhold.escrow.database import SqliteDatabase
 from proofhold.escrow.desk import LedgerEscrow
@@ -457,9 +458,17 @@ class HookBench:
 
     def _settle_together(self, verdicts: Sequence[tuple[Lease, Verdict]]) -> None:
         """As a worker settles what it has judged."""
-        now, ruled = int(time.time()), []
+        now, ruled, quorums = int(time.time()), [], read_quorums(self.escrow)
         for lease, verdict in verdicts:
-            ruled.append(rule(lease.record, Receipt.issue(verdict, VERIFIER), escrow=self.escrow, now=now))
+            ruled.append(
+                rule(
+                    lease.record,
+                    Receipt.issue(verdict, VERIFIER),
+                    escrow=self.escrow,
+                    now=now,
+                    quorums=quorums,
+                )
+            )
         self.escrow.apply_many(ruled, now=now)
 
     def _work(self) -> None:

@@ -5,6 +5,7 @@ With one of one, above nothing, it is how a verifier's key is taken back: only t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proofhold.core import Fault, Reason
@@ -25,9 +26,24 @@ class Endorsed:
     """The job's own verifier's where it is there: the one that a decision rests on."""
 
 
-def find_quorum(escrow: Escrow, job: Job) -> Quorum | None:
-    """Give the quorum that a job's price takes, or None where its verifier alone decides."""
-    return QuorumBook(escrow.store).find(job.currency.code, job.price)
+def find_quorum(escrow: Escrow, job: Job, known: Mapping[str, Quorum] | None = None) -> Quorum | None:
+    """Give the quorum that a job's price takes, or None where its verifier alone decides.
+
+    Args:
+        escrow: is asked, unless its quorums are known.
+        job: names currency and price.
+        known: the escrow's quorums by currency, as they were read a moment ago.
+
+    """
+    if known is None:
+        return QuorumBook(escrow.store).find(job.currency.code, job.price)
+    quorum = known.get(job.currency.code)
+    return None if quorum is None or job.price <= quorum.above else quorum
+
+
+def read_quorums(escrow: Escrow) -> Mapping[str, Quorum]:
+    """Read the quorums of all currencies, for whoever settles many at once."""
+    return QuorumBook(escrow.store).every()
 
 
 def funding_objection(escrow: Escrow, job: Job, *, now: int) -> Reason | None:

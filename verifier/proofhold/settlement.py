@@ -16,7 +16,7 @@ import contextvars
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
@@ -28,6 +28,7 @@ from proofhold.decision import Decision, Mode, Outcome
 from proofhold.errors import Misuse
 from proofhold.escrow.escrow import Applied, CaptureRecord, Escrow, HoldRecord, Ruled, Ruling
 from proofhold.escrow.metering import share
+from proofhold.escrow.quorums import Quorum
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.shadows import ShadowBook
 from proofhold.escrow.states import State
@@ -322,17 +323,25 @@ class Kept:
     code: str
 
 
-def rule(record: HoldRecord, receipt: Receipt, *, escrow: Escrow, now: int) -> Ruled | Kept:
+def rule(
+    record: HoldRecord,
+    receipt: Receipt,
+    *,
+    escrow: Escrow,
+    now: int,
+    quorums: Mapping[str, Quorum] | None = None,
+) -> Ruled | Kept:
     """Compare a signed receipt with a hold's record (P4), and say what it rules, without carrying it out.
 
     For whoever settles many at once (`Escrow.apply_many`). Where several verifiers have to say the same, the
-    receipt is counted, and the ruling is given once there are enough.
+    receipt is counted, and the ruling is given once there are enough. `quorums` are those of the escrow, if
+    they were read already (`endorsing.read_quorums`).
 
     Raises:
         Refused: as `settle_receipt`.
 
     """
-    quorum = endorsing.find_quorum(escrow, record.job.document)
+    quorum = endorsing.find_quorum(escrow, record.job.document, quorums)
     endorsing.require_signer(receipt, record, quorum)
     seq, ruling = _compare(record, receipt), ruling_of(receipt)
     if ruling is None:

@@ -24,10 +24,12 @@ from typing import Protocol, TypeAlias
 from proofhold.answers import decode_answers
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Inconclusive, NeedKind
+from proofhold.endorsing import read_quorums
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.escrow import Applied, Pumped, Ruled
 from proofhold.escrow.queue import MAX_TAKEN, Lease, WorkerRecord
+from proofhold.escrow.quorums import Quorum
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle
@@ -287,11 +289,11 @@ class Worker:
         done, _ = wait(self._under_way, timeout=patience, return_when=FIRST_COMPLETED)
         if not done:
             return
-        rulings, leases = [], []
+        rulings, leases, quorums = [], [], read_quorums(self._escrow)
         for future in done:
             lease = self._under_way[future]
             judged = self._result(future, lease)
-            ruled = None if judged is None else self._ruled(lease, judged)
+            ruled = None if judged is None else self._ruled(lease, judged, quorums)
             if ruled is not None:
                 rulings.append(ruled)
                 leases.append(lease)
@@ -319,10 +321,12 @@ class Worker:
         self._give_back(lease, code, counts=counts)
         return None
 
-    def _ruled(self, lease: Lease, judged: Judged) -> Ruled | None:
+    def _ruled(self, lease: Lease, judged: Judged, quorums: Mapping[str, Quorum]) -> Ruled | None:
         """Give the ruling of a receipt; None if it keeps the capture as it is, which is then seen to."""
         try:
-            ruled = rule(lease.record, judged.receipt, escrow=self._escrow, now=self._clock())
+            ruled = rule(
+                lease.record, judged.receipt, escrow=self._escrow, now=self._clock(), quorums=quorums
+            )
             if isinstance(ruled, Kept) and judged.awaits_opening:
                 self._escrow.await_opening(lease.hold, lease.seq, now=self._clock())
         except Refused as refusal:

@@ -74,12 +74,14 @@ class QuorumBook:
 
         def operation(tx: Any) -> Quorum | None:
             row = tx.execute("SELECT * FROM quorum WHERE currency = ?", (currency,)).fetchone()
-            if row is None or price <= row["above"]:
-                return None
-            trust = TrustStore.decode(bytes(row["trust"]))
-            return Quorum(currency, int(row["above"]), int(row["need"]), trust)
+            return None if row is None or price <= row["above"] else _read(row)
 
         return self._store.read(operation)
+
+    def every(self) -> Mapping[str, Quorum]:
+        """Give the quorums of all currencies that have one: for whoever settles many at once."""
+        rows = self._store.read(lambda tx: tx.execute("SELECT * FROM quorum").fetchall())
+        return {quorum.currency: quorum for quorum in map(_read, rows)}
 
     def endorse(
         self,
@@ -111,3 +113,8 @@ class QuorumBook:
         # Two transactions: of two that come at once, whoever is written last sees both.
         self._store.write(write)
         return self._store.read(read)
+
+
+def _read(row: Any) -> Quorum:
+    trust = TrustStore.decode(bytes(row["trust"]))
+    return Quorum(str(row["currency"]), int(row["above"]), int(row["need"]), trust)
