@@ -7,9 +7,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,17 @@ from escrow_builders import ScriptedRail, memory_folder
 from judging import PRICE, VERIFIER, catalogue, key_of, logits, policy, runner
 from proofhold.drafting import USDC
 from proofhold.errors import Misuse
-from proofhold.escrow import MAX_ATTEMPTS, EscrowFailure, LedgerRail, PaymentKey, RailReceipt, State
+from proofhold.escrow import (
+    MAX_ATTEMPTS,
+    Applied,
+    EscrowFailure,
+    LedgerRail,
+    PaymentKey,
+    RailReceipt,
+    Refused,
+    Ruled,
+    State,
+)
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.payments import LEASE_S
 from proofhold.escrow.queue import Lease
@@ -74,6 +85,24 @@ def test_a_worker_judges_settles_and_pays_what_is_queued(escrow: LedgerEscrow) -
     (seen,) = status.workers
     assert (seen.id, seen.settled) == (record.id, 12)
     assert seen.stopped_at is not None
+
+
+def test_what_is_judged_within_a_moment_is_settled_together(escrow: LedgerEscrow) -> None:
+    stock(escrow, 32)
+    decided: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(escrow, name)
+
+        def apply_many(self, rulings: Sequence[Ruled], *, now: int) -> Sequence[Applied | Refused]:
+            decided.append(len(rulings))
+            return escrow.apply_many(rulings, now=now)
+
+    counting: Any = Counting()
+    Worker(counting, make_judge(), terms=Terms(batch=32)).run(threading.Event(), until_empty=True)
+    assert sum(decided) == 32
+    assert len(decided) < 32
 
 
 class Stumbling:

@@ -45,6 +45,8 @@ TIMERS_EVERY_S = 15.0
 PAYING_EVERY_S = 0.25
 NOT_OURS = frozenset({"settle.verifier", "settle.untrusted"})
 """The codes of receipts that do not count here: the job is for a worker with another key."""
+GATHER_S = 0.05
+"""How long a judged capture waits to be settled with others, until they are a quarter of a batch."""
 SHUTDOWN_S = 5.0
 """How long a worker that stops still tries to say so to a database that does not answer."""
 
@@ -286,9 +288,14 @@ class Worker:
         if not self._under_way:
             return
         patience = min(self._terms.poll_s, self._terms.lease_s / 4)
-        done, _ = wait(self._under_way, timeout=patience, return_when=FIRST_COMPLETED)
+        done, running = wait(self._under_way, timeout=patience, return_when=FIRST_COMPLETED)
         if not done:
             return
+        # One settlement costs nearly as much as a few together, so what is judged waits a moment for more.
+        deadline = time.monotonic() + GATHER_S
+        while running and len(done) < self._terms.batch // 4 and (left_s := deadline - time.monotonic()) > 0:
+            more, running = wait(running, timeout=left_s, return_when=FIRST_COMPLETED)
+            done |= more
         rulings, leases, quorums = [], [], read_quorums(self._escrow)
         for future in done:
             lease = self._under_way[future]
