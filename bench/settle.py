@@ -56,7 +56,7 @@ from proofhold.settlement import rule, settle, verify_and_settle
 from proofhold.standard import standard_verifier
 from proofhold.worker import Terms, Worker
 from workshop import POLICY as WORKSHOP
-from workshop import Order, make_judge, make_proved, stock
+from workshop import Order, hand_in, make_judge, proved_bundles, stock
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
@@ -67,8 +67,8 @@ CONNECTIONS, OVER_CONNECTIONS = 64, 1_024
 RECEIPT = b"r" * 1_500
 SLOW_FLUSH_S = 0.004
 """What a flush takes on a disk of 250 flushes a second, such as the one whose figures set the bars."""
-WAIT_S, WAITING_JOBS = 0.05, 320
-PROVED_JOBS = 96
+WAIT_S, WAITING_EACH = 0.05, 160
+PROVED_JOBS = 192
 HOOK_JOBS, HOOK_CALLERS = 256, 64
 CHECKED = ("breast_cancer", "digits")
 """The smallest circuit, and one of a common size."""
@@ -254,7 +254,7 @@ class Crew:
     workers: int
     wait_s: float = 0.0
     proofs: bool = False
-    batch: int = 4
+    batch: int = 8
 
     def work_off(self, jobs: int) -> float:
         """Give jobs a second: from when all are told to begin until the last has nothing left to do."""
@@ -295,8 +295,9 @@ def bench_workers() -> tuple[list[str], dict[str, bool]]:
         first = itertools.count(0, 1_000_000)
         for _ in range(ROUNDS):
             for workers in rates:
-                stock(escrow, WAITING_JOBS, first=next(first))
-                rates[workers].append(Crew(location, workers, wait_s=WAIT_S).work_off(WAITING_JOBS))
+                jobs = WAITING_EACH * workers
+                stock(escrow, jobs, first=next(first))
+                rates[workers].append(Crew(location, workers, wait_s=WAIT_S).work_off(jobs))
         assert escrow.audit() == ()
         escrow.close()
     medians = {workers: statistics.median(values) for workers, values in rates.items()}
@@ -311,8 +312,8 @@ def bench_workers() -> tuple[list[str], dict[str, bool]]:
     ]
     intro = (
         f"Workers, each a process, on one PostgreSQL, with checks that wait {1_000 * WAIT_S:.0f} ms (they"
-        f" wait instead of computing, since the machine may have two cores): {WAITING_JOBS} jobs, from when"
-        " all workers are up:"
+        f" wait instead of computing, since the machine may have two cores): {WAITING_EACH} jobs each, from"
+        " when all of them are up:"
     )
     bars = {f"{n} workers": medians[n] >= least[n] * medians[1] for n in (2, 4)}
     return [intro, table(("", "jobs/s", "of one"), rows)], bars
@@ -320,18 +321,15 @@ def bench_workers() -> tuple[list[str], dict[str, bool]]:
 
 def bench_proofs() -> tuple[list[str], dict[str, bool]]:
     """Two workers with real proofs of the smallest circuit, each with a checking process of its own."""
+    bundles, rates = proved_bundles(PROVED_JOBS), {1: [], 2: []}  # type: ignore[var-annotated]
     with running_server(durable=True) as server:
-        location = server.make_schema()
-        escrow = PostgresEscrow.create(location, escrow="test-escrow")
-        rates: dict[int, list[float]] = {1: [], 2: []}
-        first = itertools.count(0, 1_000_000)
-        for _ in range(ROUNDS):
-            for workers in rates:
-                make_proved(escrow, PROVED_JOBS, first=next(first))
-                crew = Crew(location, workers, proofs=True, batch=16)
+        for _, workers in itertools.product(range(ROUNDS), rates):
+            location = server.make_schema()
+            with PostgresEscrow.create(location, escrow="test-escrow") as escrow:
+                hand_in(escrow, bundles)
+                crew = Crew(location, workers, proofs=True, batch=32)
                 rates[workers].append(crew.work_off(PROVED_JOBS))
-        assert escrow.audit() == ()
-        escrow.close()
+                assert escrow.audit() == ()
     one, two = (statistics.median(values) for values in rates.values())
     intro = (
         f"Workers with real proofs of the smallest circuit ({PROVED_JOBS} jobs, each with its own),"

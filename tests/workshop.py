@@ -187,14 +187,13 @@ def stock(
     return made
 
 
-def make_proved(escrow: LedgerEscrow, count: int, *, first: int = 0) -> list[Digest]:
-    """Fund, prove and claim jobs on the smallest circuit, and hand them in, each with a proof of its own."""
+def proved_bundles(count: int) -> list[Bundle]:
+    """Prove the answers to jobs on the smallest circuit, each with a proof of its own."""
     from proofhold.provider import Prover, respond  # workers, which read this file, need no prover
 
     payload, now = proved().exchange.input, int(time.time())
-    escrow.deposit(BUYER.public, PRICE * count, USDC, key=f"proved {first}", now=now)
     jobs = []
-    for number in range(first, first + count):
+    for number in range(count):
         nonce = hashlib.sha256(b"proved %d" % number).digest()
         terms: dict[str, Any] = {
             "input": payload.digest(nonce),
@@ -204,17 +203,25 @@ def make_proved(escrow: LedgerEscrow, count: int, *, first: int = 0) -> list[Dig
             "verification_s": 86_400,
             "price": PRICE,
         }
-        job = Signed.new(make_job(payload, **terms), BUYER, PROVIDER)
-        write(escrow, op.draw_secret(nonce, _secret(number)), op.fund(escrow.id, job, now=now))
-        jobs.append(job)
+        jobs.append(Signed.new(make_job(payload, **terms), BUYER, PROVIDER))
     with ProcessRunner(2, memory_bytes=None) as runner, ThreadPoolExecutor(2) as threads:
         prover = Prover(runner)
-        bundles = list(threads.map(lambda j: respond(j, payload, entry(), PROVIDER, prover=prover), jobs))
-    for bundle in bundles:
-        claim = op.record_claim(bundle.exchange.claim, bundle.exchange.output, now=now, one_use=())
-        hold = bundle.exchange.job.digest
-        write(escrow, claim, adding(hold, 0, bundle.encode(), now=now))
-    return [job.digest for job in jobs]
+        return list(threads.map(lambda j: respond(j, payload, entry(), PROVIDER, prover=prover), jobs))
+
+
+def hand_in(escrow: LedgerEscrow, bundles: Sequence[Bundle]) -> None:
+    """Fund, claim and queue what `proved_bundles` gave, in an escrow that does not know it yet."""
+    now = int(time.time())
+    escrow.deposit(BUYER.public, PRICE * len(bundles), USDC, key="proved", now=now)
+    for number, bundle in enumerate(bundles):
+        exchange = bundle.exchange
+        write(
+            escrow,
+            op.draw_secret(bytes.fromhex(exchange.job.document.nonce), _secret(number)),
+            op.fund(escrow.id, exchange.job, now=now),
+            op.record_claim(exchange.claim, exchange.output, now=now, one_use=()),
+            adding(exchange.job.digest, 0, bundle.encode(), now=now),
+        )
 
 
 def _is_known(escrow: LedgerEscrow, hold: Digest) -> bool:
