@@ -19,10 +19,11 @@ from proofhold.escrow.states import (
     move,
 )
 
+# Entries are summed up first: joined one by one, SQLite would go through all of them for every account.
 _BALANCES = (
-    "SELECT kind, owner, currency, balance, coalesce(sum(amount), 0) AS entered FROM account"
-    " LEFT JOIN entry ON entry.account = account.id GROUP BY account.id"
-    " HAVING balance <> coalesce(sum(amount), 0) OR (balance < 0 AND kind <> 'outside')"
+    "SELECT kind, owner, currency, balance, coalesce(entered, 0) AS entered FROM account LEFT JOIN"
+    " (SELECT account, sum(amount) AS entered FROM entry GROUP BY account) AS e ON e.account = account.id"
+    " WHERE balance <> coalesce(entered, 0) OR (balance < 0 AND kind <> 'outside')"
 )
 _SUMS = "SELECT currency, sum(balance) AS total FROM account GROUP BY currency HAVING sum(balance) <> 0"
 _TRANSFERS = (
