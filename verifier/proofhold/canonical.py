@@ -31,7 +31,7 @@ def encode(value: Json) -> bytes:
 
     """
     try:
-        return _encode_plain(value)
+        return _encode_checked(value)
     except (ValueError, TypeError, RecursionError):
         pass  # What follows takes no less, and finds out what is wrong.
     try:
@@ -88,7 +88,7 @@ def decode(data: bytes, *, max_bytes: int, what: str) -> Json:
     return value
 
 
-def _encode_plain(value: Json) -> bytes:
+def _encode_checked(value: Json) -> bytes:
     """Encode what is canonical beyond doubt by the standard library's C code (ADR 0126).
 
     What was written is read again, with the suspicion of `_decode_plain`, and must be the value itself: the C
