@@ -16,6 +16,8 @@ import pytest
 
 from escrow_builders import ScriptedRail, memory_folder
 from judging import PRICE, VERIFIER, catalogue, key_of, logits, policy, runner
+from proofhold.answers import encode_answers
+from proofhold.core import Answer, NeedKind
 from proofhold.drafting import USDC
 from proofhold.errors import Misuse
 from proofhold.escrow import (
@@ -316,6 +318,18 @@ def test_what_the_guard_wants_checked_is_checked_by_a_worker_too() -> None:
         worker = Worker(hall.escrow, judge, terms=Terms(poll_s=0.01), clock=hall.clock)
         worker.run(threading.Event(), until_empty=True)
         assert [hall.state(hold) for hold in (honest, dishonest)] == [State.RELEASING, State.DISPUTED]
+
+
+def test_a_secret_that_somebody_hands_in_is_not_heard() -> None:
+    """What is revealed is the escrow's to say, in a worker as in the hook (P3)."""
+    with open_hall() as hall:
+        hold = hall.fund(sampling_rate_ppm=PPM)
+        handed_in = encode_answers([Answer(NeedKind.REVEAL, bytes(32))])
+        hall.escrow.queue.add(hold.id, 0, hall.claim(hold).encode(), answers=handed_in, now=hall.now)
+        judge = VerifierJudge(standard_verifier(catalogue(), runner()), [policy()], VERIFIER)
+        (lease,) = hall.escrow.queue.take("worker", limit=1, lease_s=60, now=hall.now)
+        heard = [answer.body for answer in judge(lease).receipt.answers if answer.kind is NeedKind.REVEAL]
+        assert heard == [hall.escrow.reveal(hold.id, 0)]
 
 
 class Trickling(ScriptedRail):

@@ -47,12 +47,11 @@ def judge_claim(
 
     """
     job, seq = bundle.exchange.job, bundle.exchange.claim.document.seq
-    # What is revealed is the escrow's to say: whoever hands a second secret in would pass its record by.
-    answers = tuple(answer for answer in answers if answer.kind is not NeedKind.REVEAL)
+    given = (*without_reveals(answers), *answers_of(escrow, job.digest, seq))
 
     def judge(*more: Answer) -> Verdict:
-        given = (*answers, *answers_of(escrow, job.digest, seq), *more)
-        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=given)
+        heard = (*given, *more)
+        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=heard)
 
     verdict = judge()
     needs = verdict.needs if isinstance(verdict, Inconclusive) else ()
@@ -66,8 +65,21 @@ def judge_claim(
 
 def answers_of(escrow: Escrow, hold_id: Digest, seq: int) -> tuple[Answer, ...]:
     """Give what an escrow itself says to a check: the secret, and whether the guard wants one anyway."""
-    raised = (Answer(NeedKind.CHECK, b""),) if escrow.is_raised(hold_id) else ()
-    return (*raised, Answer(NeedKind.REVEAL, escrow.reveal(hold_id, seq)))
+    return said(is_raised=escrow.is_raised(hold_id), secret=escrow.reveal(hold_id, seq))
 
 
-__all__ = ["answers_of", "judge_claim"]
+def said(*, is_raised: bool, secret: bytes) -> tuple[Answer, ...]:
+    """Put what an escrow says to a check into answers."""
+    raised = (Answer(NeedKind.CHECK, b""),) if is_raised else ()
+    return (*raised, Answer(NeedKind.REVEAL, secret))
+
+
+def without_reveals(answers: Sequence[Answer]) -> tuple[Answer, ...]:
+    """Leave secrets out of what was handed in.
+
+    What is revealed is the escrow's to say: whoever hands a second secret in would pass its record by.
+    """
+    return tuple(answer for answer in answers if answer.kind is not NeedKind.REVEAL)
+
+
+__all__ = ["answers_of", "judge_claim", "said", "without_reveals"]

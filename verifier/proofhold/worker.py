@@ -23,7 +23,7 @@ from typing import Protocol, TypeAlias
 
 from proofhold.answers import decode_answers
 from proofhold.canonical import Digest
-from proofhold.core import Answer, Inconclusive, NeedKind
+from proofhold.core import Inconclusive, NeedKind
 from proofhold.endorsing import read_quorums
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.desk import LedgerEscrow
@@ -33,6 +33,7 @@ from proofhold.escrow.quorums import Quorum
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle
+from proofhold.hearing import said, without_reveals
 from proofhold.keys import SigningKey
 from proofhold.policy import Policy
 from proofhold.receipt import Receipt
@@ -97,7 +98,7 @@ class VerifierJudge:
             bundle.evidence,
             policy=policy,
             now=claimed_at,
-            answers=(*answers, *_answers_of(lease)),
+            answers=(*without_reveals(answers), *said(is_raised=lease.is_raised, secret=lease.secret)),
         )
         drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
         return Judged(Receipt.issue(verdict, self._key), awaits_opening=drawn)
@@ -121,12 +122,6 @@ def _evidence_of(lease: Lease) -> tuple[Wanted, ...]:
     except Malformed:
         data = lease.bundle  # it will be judged by nobody, and may have to be shown
     return recheckable(lease.hold, lease.seq, data, lease.answers)
-
-
-def _answers_of(lease: Lease) -> tuple[Answer, ...]:
-    """Give what the escrow itself says to a check, as `settlement.answers_of` does."""
-    raised = (Answer(NeedKind.CHECK, b""),) if lease.is_raised else ()
-    return (*raised, Answer(NeedKind.REVEAL, lease.secret))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
