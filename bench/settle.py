@@ -391,7 +391,7 @@ class HookBench:
     """What the hook adds to a check, where the check itself takes no time."""
 
     def __init__(self, escrow: LedgerEscrow) -> None:
-        self.escrow, self.judge, self._next = escrow, make_judge(), itertools.count(0, 1_000_000)
+        self.escrow, self.judge, self._next = escrow, make_judge(escrow), itertools.count(0, 1_000_000)
         self.spent: dict[str, list[Spent]] = {}
 
     def run(self) -> None:

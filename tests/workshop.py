@@ -33,7 +33,7 @@ from proofhold.backends.replay import ReplayBackend
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Assurance, Evidence, Fault, Finding, Offer, Property, Reason, Refuted
 from proofhold.drafting import USDC
-from proofhold.escrow import AccountKind, LedgerRail, PaymentKey, Rail, RailReceipt, RailUnknown
+from proofhold.escrow import AccountKind, Escrow, LedgerRail, PaymentKey, Rail, RailReceipt, RailUnknown
 from proofhold.escrow import operations as op
 from proofhold.escrow.desk import LedgerEscrow
 from proofhold.escrow.driver import Operation, Transaction
@@ -118,19 +118,19 @@ class DeadlyJudge(VerifierJudge):
         return super().__call__(lease)
 
 
-def make_judge(wait_s: float = 0.0, *, deadly: str = "") -> VerifierJudge:
+def make_judge(escrow: Escrow, wait_s: float = 0.0, *, deadly: str = "") -> VerifierJudge:
     """A judge whose checks wait."""
     verifier = Verifier(catalogue(), backends=(WaitingCode(wait_s),), fallback=ReplayBackend(InlineRunner()))
-    judge = DeadlyJudge(verifier, [POLICY], VERIFIER)
+    judge = DeadlyJudge(verifier, [POLICY], VERIFIER, escrow=escrow)
     judge.deadly = deadly
     return judge
 
 
-def make_proof_judge() -> VerifierJudge:
+def make_proof_judge(escrow: Escrow) -> VerifierJudge:
     """A judge of real proofs, which checks one at a time in a process that is there from the beginning."""
     pool = VerifierPool(catalogue(), 1)
     pool.start()
-    return VerifierJudge(standard_verifier(catalogue(), pool), [policy()], VERIFIER)
+    return VerifierJudge(standard_verifier(catalogue(), pool), [policy()], VERIFIER, escrow=escrow)
 
 
 def write(escrow: LedgerEscrow, *operations: Operation[Any]) -> list[Any]:
@@ -418,9 +418,14 @@ def work(order: Order) -> None:
         rail = FlakyRail(Path(order.rail), failing=order.failing, answer_s=order.answer_s)
     with open_home(order.location) as escrow:
         used: Any = NaiveEscrow(escrow, rail) if order.naive else escrow
+        judge = (
+            make_proof_judge(escrow)
+            if order.proofs
+            else make_judge(escrow, order.wait_s, deadly=order.deadly)
+        )
         worker = Worker(
             used,
-            make_proof_judge() if order.proofs else make_judge(order.wait_s, deadly=order.deadly),
+            judge,
             terms=terms,
             name=order.name,
             rail=None if order.naive else rail,

@@ -133,7 +133,8 @@ def run_command(
     policies = [read_policy(policy) for policy in policy_names]
     with open_home(home) as escrow, _runner(runner_address, parallel) as runner:
         kept = find_evidence(home, folder)
-        judge = VerifierJudge(standard_verifier(catalogue, runner), policies, SigningKey.load(key_file))
+        verifier, key = standard_verifier(catalogue, runner), SigningKey.load(key_file)
+        judge = VerifierJudge(verifier, policies, key, escrow=escrow)
         worker = Worker(
             escrow,
             judge,

@@ -157,7 +157,7 @@ def test_soak(store: Store) -> None:
     minutes, rate = float(os.environ.get("SOAK_MINUTES", "20")), float(os.environ.get("SOAK_RATE", "10"))
     with store.create(escrow="test-escrow") as escrow:
         stop = threading.Event()
-        worker = Worker(escrow, make_judge(), terms=Terms(batch=64, poll_s=0.1), rail=LedgerRail())
+        worker = Worker(escrow, make_judge(escrow), terms=Terms(batch=64, poll_s=0.1), rail=LedgerRail())
         thread = threading.Thread(target=worker.run, args=(stop,))
         thread.start()
         try:

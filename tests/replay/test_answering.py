@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from escrow_builders import refused
 from judging import NOW, PRICE, PROVIDER, VERIFIER, FailingRunner, policy, runner
+from proofhold.answers import encode_answers
 from proofhold.core import Answer, NeedKind
 from proofhold.errors import Misuse
 from proofhold.escrow.states import State
@@ -16,9 +18,11 @@ from proofhold.exchange import Bundle
 from proofhold.job import PPM
 from proofhold.keys import Signed
 from proofhold.provider import open_products
+from proofhold.receipt import Receipt
 from proofhold.replay.products import read_pieces
 from proofhold.sampling import commitment, projection_commitment
 from proofhold.settlement import Outcome, verify_and_settle
+from proofhold.worker import Terms, VerifierJudge, Worker
 from replay_exchanges import Committed, commit, honest_run, nudged, signed_results
 from replay_house import ANSWER_S, BOND, PENALTY, House, open_house
 
@@ -206,6 +210,63 @@ def test_falsified_products_of_a_valuable_job_are_disputed(valuable: House) -> N
     _, results = read_pieces([answer.body for answer in products_of(claim)]) or ("", ())
     forged = signed_results(claim.exchange, (*results[:-1], nudged(results[-1], 0.05)))
     assert valuable.take(claim, forged).decision.outcome is Outcome.DISPUTE
+
+
+def worked(house: House, claim: Committed, opening: Sequence[Answer] = ()) -> list[str | None]:
+    """Queue a claim and have a worker do all that it can; gives what came of each attempt."""
+    hold = claim.exchange.job.digest
+    answers = encode_answers(opening) if opening else None
+    house.escrow.queue.add(hold, 0, Bundle(claim.exchange).encode(), answers=answers, now=house.now)
+    judge = VerifierJudge(
+        house.verifier(), [policy("sampled")], VERIFIER, escrow=house.escrow, clock=house.clock
+    )
+    worker = Worker(house.escrow, judge, terms=Terms(poll_s=0.01), clock=house.clock)
+    worker.run(threading.Event(), until_empty=True)
+    return [attempt.outcome for attempt in house.escrow.queue.attempts(hold, 0)]
+
+
+def test_a_worker_checks_every_product_of_a_valuable_job_as_the_hook_does(valuable: House) -> None:
+    claim = valuable.hire()
+    assert worked(valuable, claim, products_of(claim)) == ["release"]
+    [decision] = valuable.escrow.hold(claim.exchange.job.digest).capture(0).decisions
+    job = claim.exchange.job.document
+    answers = Receipt.decode(decision.receipt).answers
+    reveals = [answer.body or b"" for answer in answers if answer.kind is NeedKind.REVEAL]
+    shown = {projection_commitment(bytes.fromhex(job.nonce), secret) for secret in reveals}
+    assert job.projection_commitment in shown
+    assert valuable.wealth() == 100 * BOND + PRICE
+
+
+def test_a_worker_disputes_falsified_products(valuable: House) -> None:
+    claim = valuable.hire()
+    _, results = read_pieces([answer.body for answer in products_of(claim)]) or ("", ())
+    forged = signed_results(claim.exchange, (*results[:-1], nudged(results[-1], 0.05)))
+    assert worked(valuable, claim, forged) == ["dispute"]
+
+
+def test_a_worker_reveals_the_second_secret_to_no_second_products(valuable: House) -> None:
+    claim = valuable.hire()
+    digest, results = read_pieces([answer.body for answer in products_of(claim)]) or ("", ())
+    hold = claim.exchange.job.digest
+    secret = valuable.escrow.record_openings(hold, 0, openings=digest, now=valuable.now)
+    fitted = signed_results(claim.exchange, (nudged(results[0]), *results[1:]))
+    handed_in = (*fitted, Answer(NeedKind.REVEAL, secret))
+    assert worked(valuable, claim, handed_in) == ["escrow.openings"]
+    assert valuable.state(claim) is State.CLAIMED
+    assert worked(valuable, claim, products_of(claim)) == ["escrow.openings", "release"]
+
+
+def test_a_worker_waits_for_products_and_what_is_queued_meanwhile_is_refused(valuable: House) -> None:
+    """The clock of a provider that is asked is stopped by an acknowledged opening, and by nothing else."""
+    claim = valuable.hire()
+    assert worked(valuable, claim) == ["awaits_opening"]
+    assert valuable.state(claim) is State.ANSWERING
+    with refused("escrow.wrong_state"):
+        worked(valuable, claim, products_of(claim))
+    # A check that dies once the opening came leaves it to a worker.
+    taken = valuable.take(claim, products_of(claim), using=FailingRunner())
+    assert (taken.decision.outcome, taken.decision.state) == (Outcome.KEEP, State.CLAIMED)
+    assert worked(valuable, claim, products_of(claim)) == ["awaits_opening", "release"]
 
 
 def test_a_valuable_job_is_funded_with_a_second_secret_of_the_escrows_own(valuable: House) -> None:

@@ -21,7 +21,7 @@ from proofhold.escrow.escrow import Escrow
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
-from proofhold.hearing import judge_claim
+from proofhold.hearing import answers_of, judge_claim, reveal_of
 from proofhold.keys import Signed, SigningKey
 from proofhold.policy import Policy
 from proofhold.settlement import Clock, settle, system_clock
@@ -85,11 +85,11 @@ def take_opening(
     verdict = judge_claim(
         Bundle(exchange, bundle.evidence),
         (*answers, *pieces),
+        heard=answers_of(escrow, hold_id, seq),
         verifier=verifier,
         policy=policy,
-        escrow=escrow,
         claimed_at=capture.claimed_at,
-        now=clock(),
+        reveal=reveal_of(escrow, hold_id, seq, clock),
     )
     if isinstance(verdict, Inconclusive) and {need.kind for need in verdict.needs} != {NeedKind.RETRY}:
         # A check that only has to be tried again has found the opening to fit. Of all others it is not known.

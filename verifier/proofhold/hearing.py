@@ -6,7 +6,8 @@ job once the products are recorded that the provider signed for (PROTOCOL P2, P3
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from proofhold.canonical import Digest
 from proofhold.core import Answer, Inconclusive, NeedKind, Verdict
@@ -15,17 +16,19 @@ from proofhold.exchange import Bundle
 from proofhold.policy import Policy
 from proofhold.verifier import Verifier
 
+Reveal: TypeAlias = Callable[[Digest], bytes]
+"""Records the digest of a run's products, for good, and gives the second secret of their job."""
+
 
 def judge_claim(
     bundle: Bundle,
     answers: Sequence[Answer],
     *,
+    heard: Sequence[Answer],
     verifier: Verifier,
     policy: Policy,
-    escrow: Escrow,
     claimed_at: int,
-    reveals: bool = True,
-    now: int,
+    reveal: Reveal | None,
 ) -> Verdict:
     """Judge a recorded claim by what was handed in and what its escrow says.
 
@@ -35,32 +38,36 @@ def judge_claim(
     Args:
         bundle: the exchange, whose job and claim are those of the hold's record.
         answers: what was handed in.
+        heard: what the escrow says: `answers_of`, or `said` by whoever has it at hand.
         verifier: judges.
         policy: the buyer's.
-        escrow: holds the secrets.
         claimed_at: the escrow's recorded time of the claim.
-        reveals: whether a second secret may be revealed by this.
-        now: the time at which something is recorded, unix seconds.
+        reveal: records products for good and gives the second secret (`reveal_of`); None: nothing is to be
+            revealed by this.
 
     Raises:
         Refused: ``escrow.openings``: it was revealed to other products.
 
     """
-    job, seq = bundle.exchange.job, bundle.exchange.claim.document.seq
-    given = (*without_reveals(answers), *answers_of(escrow, job.digest, seq))
+    job = bundle.exchange.job.document
+    given = (*without_reveals(answers), *heard)
 
     def judge(*more: Answer) -> Verdict:
-        heard = (*given, *more)
-        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=heard)
+        every = (*given, *more)
+        return verifier.verify(bundle.exchange, bundle.evidence, policy=policy, now=claimed_at, answers=every)
 
     verdict = judge()
     needs = verdict.needs if isinstance(verdict, Inconclusive) else ()
     products = next((need.subject for need in needs if need.kind is NeedKind.REVEAL and need.subject), None)
-    if products is None or not reveals or job.document.projection_commitment is None:
+    if products is None or reveal is None or job.projection_commitment is None:
         return verdict
     # Recorded first, and always: the secret is known from then on, and results could be fitted to it.
-    secret = escrow.record_openings(job.digest, seq, openings=products, now=now)
-    return judge(Answer(NeedKind.REVEAL, secret))
+    return judge(Answer(NeedKind.REVEAL, reveal(products)))
+
+
+def reveal_of(escrow: Escrow, hold_id: Digest, seq: int, clock: Callable[[], int]) -> Reveal:
+    """Give what has an escrow record the products of a capture, and reveal their second secret."""
+    return lambda products: escrow.record_openings(hold_id, seq, openings=products, now=clock())
 
 
 def answers_of(escrow: Escrow, hold_id: Digest, seq: int) -> tuple[Answer, ...]:
@@ -82,4 +89,4 @@ def without_reveals(answers: Sequence[Answer]) -> tuple[Answer, ...]:
     return tuple(answer for answer in answers if answer.kind is not NeedKind.REVEAL)
 
 
-__all__ = ["answers_of", "judge_claim", "said", "without_reveals"]
+__all__ = ["Reveal", "answers_of", "judge_claim", "reveal_of", "said", "without_reveals"]

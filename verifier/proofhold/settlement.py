@@ -34,7 +34,7 @@ from proofhold.escrow.shadows import ShadowBook
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.guard import Observation
-from proofhold.hearing import answers_of, judge_claim
+from proofhold.hearing import answers_of, judge_claim, reveal_of
 from proofhold.job import SignedJob
 from proofhold.keys import SigningKey
 from proofhold.payload import Payload
@@ -240,12 +240,11 @@ def verify_and_settle(
     verdict = judge_claim(
         Bundle(exchange, bundle.evidence),
         answers,
+        heard=answers_of(escrow, hold_id, seq),
         verifier=verifier,
         policy=policy,
-        escrow=escrow,
         claimed_at=capture.claimed_at,
-        reveals=mode is Mode.LIVE,
-        now=clock(),
+        reveal=reveal_of(escrow, hold_id, seq, clock) if mode is Mode.LIVE else None,
     )
     decision = settle(hold_id, verdict, escrow=escrow, key=key, mode=mode, clock=clock)
     if leases and decision.outcome is Outcome.KEEP:

@@ -27,13 +27,13 @@ from proofhold.core import Inconclusive, NeedKind
 from proofhold.endorsing import read_quorums
 from proofhold.errors import Malformed, Misuse
 from proofhold.escrow.desk import LedgerEscrow
-from proofhold.escrow.escrow import Applied, Pumped, Ruled
+from proofhold.escrow.escrow import Applied, Escrow, Pumped, Ruled
 from proofhold.escrow.queue import MAX_TAKEN, Lease, WorkerRecord
 from proofhold.escrow.quorums import Quorum
 from proofhold.escrow.rail import Rail
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle
-from proofhold.hearing import said, without_reveals
+from proofhold.hearing import judge_claim, reveal_of, said
 from proofhold.keys import SigningKey
 from proofhold.policy import Policy
 from proofhold.receipt import Receipt
@@ -46,6 +46,8 @@ TIMERS_EVERY_S = 15.0
 PAYING_EVERY_S = 0.25
 NOT_OURS = frozenset({"settle.verifier", "settle.untrusted"})
 """The codes of receipts that do not count here: the job is for a worker with another key."""
+OTHER_PRODUCTS = "escrow.openings"
+"""The code of products that come too late: the capture waits for those to which its secret was revealed."""
 GATHER_S = 0.05
 """How long a judged capture waits to be settled with others, until they are a quarter of a batch."""
 SHUTDOWN_S = 5.0
@@ -72,6 +74,9 @@ class Judge(Protocol):
         Raises:
             Malformed: the bundle or the answers do not parse: whoever handed them in has to do so again.
             Misuse: this worker cannot judge it at all, such as by a policy that it does not have.
+            Refused: ``escrow.openings``, the products of a valuable job are others than those to which its
+                second secret was revealed.
+            EscrowFailure: the escrow could not be asked for it.
 
         """
 
@@ -79,10 +84,27 @@ class Judge(Protocol):
 class VerifierJudge:
     """Judges with a verifier, by the policies that it has, and signs with the verifier's key."""
 
-    def __init__(self, verifier: Verifier, policies: Iterable[Policy], key: SigningKey) -> None:
-        self._verifier = verifier
+    def __init__(
+        self,
+        verifier: Verifier,
+        policies: Iterable[Policy],
+        key: SigningKey,
+        *,
+        escrow: Escrow,
+        clock: Clock = system_clock,
+    ) -> None:
+        """Take what a judgement takes.
+
+        Args:
+            verifier: judges.
+            policies: those that jobs may name.
+            key: the verifier's, which the jobs name.
+            escrow: reveals the second secrets of valuable jobs (PROTOCOL P3).
+            clock: unix seconds.
+
+        """
+        self._verifier, self._key, self._escrow, self._clock = verifier, key, escrow, clock
         self._policies: Mapping[Digest, Policy] = {policy.digest: policy for policy in policies}
-        self._key = key
 
     def __call__(self, lease: Lease) -> Judged:
         """Judge: see `Judge`."""
@@ -93,12 +115,14 @@ class VerifierJudge:
         if claimed_at is None:
             raise Misuse("a capture that nobody claimed is in the queue")
         answers = () if lease.answers is None else decode_answers(lease.answers)
-        verdict = self._verifier.verify(
-            bundle.exchange,
-            bundle.evidence,
+        verdict = judge_claim(
+            bundle,
+            answers,
+            heard=said(is_raised=lease.is_raised, secret=lease.secret),
+            verifier=self._verifier,
             policy=policy,
-            now=claimed_at,
-            answers=(*without_reveals(answers), *said(is_raised=lease.is_raised, secret=lease.secret)),
+            claimed_at=claimed_at,
+            reveal=reveal_of(self._escrow, lease.hold, lease.seq, self._clock),
         )
         drawn = isinstance(verdict, Inconclusive) and any(n.kind is NeedKind.OPENING for n in verdict.needs)
         return Judged(Receipt.issue(verdict, self._key), awaits_opening=drawn)
@@ -319,8 +343,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001 (one capture's trouble is not the others')
             code = getattr(error, "code", type(error).__name__)
             self._log(f"{lease.hold}:{lease.seq}: {type(error).__name__}: {error}")
-            counts = not isinstance(error, Misuse)
-        self._give_back(lease, code, counts=counts)
+            # Neither what this worker lacks nor a database that is away says anything about the capture.
+            counts = not isinstance(error, Misuse | EscrowFailure) and code != "escrow.busy"
+        if code == OTHER_PRODUCTS:
+            self._set_aside(lease, code)
+        else:
+            self._give_back(lease, code, counts=counts)
         return None
 
     def _ruled(self, lease: Lease, judged: Judged, quorums: Mapping[str, Quorum]) -> Ruled | None:

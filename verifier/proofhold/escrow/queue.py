@@ -133,7 +133,8 @@ class WorkQueue:
         Raises:
             Misuse: empty or too large.
             Refused: ``escrow.unknown_hold``, ``escrow.unknown_capture``, ``escrow.not_claimed``;
-                ``escrow.decided``, nothing is left to be checked.
+                ``escrow.decided``, nothing is left to be checked; ``escrow.wrong_state``, it waits for
+                an opening, which has to be acknowledged first (`answering`), or is disputed.
 
         """
         self._database.write(adding(hold, seq, bundle, answers=answers, now=now))
@@ -306,6 +307,9 @@ def adding(
             raise Refused("escrow.not_claimed", f"the capture is {capture.state}")
         if capture.state.is_decided:
             raise Refused("escrow.decided", f"the capture is {capture.state}")
+        if capture.state not in (State.CLAIMED, State.VERIFYING):
+            # No worker would take it, and whoever handed an opening in would think that it was seen.
+            raise Refused("escrow.wrong_state", f"the capture is {capture.state}: settle it by hand")
         leased = capture.state is State.VERIFYING and capture.due is not None
         if books.find(WORK, hold, seq) is not None:
             books.remove(WORK, hold, seq)
