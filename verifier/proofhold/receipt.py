@@ -119,11 +119,14 @@ class Receipt:
             Misuse: more reasons, findings or answers than a receipt holds, or codes of another form.
 
         """
-        payload = canonical.encode(_statement_to_json(verdict))
+        statement = _statement_to_json(verdict)
+        payload = canonical.encode(statement)
+        if len(payload) > MAX_DOCUMENT_BYTES:
+            raise Misuse(f"a receipt of {len(payload)} bytes, expected at most {MAX_DOCUMENT_BYTES}")
         envelope = Envelope(PAYLOAD_TYPE, payload).signed(key)
         try:
             # Through the parser: what a verifier signs, others must be able to read.
-            return _read(envelope)
+            return _read(statement, envelope)
         except Malformed as error:
             raise Misuse(f"this verdict does not fit into a receipt: {error.message}") from error
 
@@ -137,7 +140,11 @@ class Receipt:
 
         """
         value = canonical.decode(data, max_bytes=2 * MAX_DOCUMENT_BYTES, what="receipt")
-        return _read(Envelope.read(Record(value, what="receipt"), PAYLOAD_TYPE))
+        envelope = Envelope.read(Record(value, what="receipt"), PAYLOAD_TYPE)
+        if len(envelope.signatures) != 1 or len(envelope.signers()) != 1:
+            raise Malformed("receipt.signature", "receipt: expected exactly one signature, and a good one")
+        statement = canonical.decode(envelope.payload, max_bytes=MAX_DOCUMENT_BYTES, what="receipt")
+        return _read(statement, envelope)
 
     def encode(self) -> bytes:
         """Write the receipt: the canonical JSON of its envelope."""
@@ -333,10 +340,8 @@ def _clip(text: str, max_chars: int) -> str:
 # --- reading --------------------------------------------------------------------------------------------
 
 
-def _read(envelope: Envelope) -> Receipt:
-    if len(envelope.signatures) != 1 or len(envelope.signers()) != 1:
-        raise Malformed("receipt.signature", "receipt: expected exactly one signature, and a good one")
-    value = canonical.decode(envelope.payload, max_bytes=MAX_DOCUMENT_BYTES, what="receipt")
+def _read(value: Json, envelope: Envelope) -> Receipt:
+    """Read what an envelope, whose signature is good, says; `value` is what its payload encodes."""
     outer = Record(value, what="receipt")
     _expect(outer, "_type", STATEMENT_TYPE)
     _expect(outer, "predicateType", PREDICATE_TYPE)
@@ -494,5 +499,7 @@ def _is_name(value: Json) -> bool:
 
 def _read_digests(record: Record, field: str, *, max_items: int) -> tuple[Digest, ...]:
     items = record.items(field, max_items=max_items)
+    if not items:
+        return ()
     reader = Record({str(i): item for i, item in enumerate(items)}, what="receipt", path=record.at(field))
     return tuple(reader.digest(str(i)) for i in range(len(items)))
