@@ -83,8 +83,9 @@ class Books:
             return
         for key in missing:
             self._rows[table, key] = None
+        names = table.read
         for row in self.tx.select_many(table, missing, lock=self._writing and table is HOLD):
-            record = dict(zip(table.columns, row, strict=True))
+            record = dict(zip(names, row, strict=True))
             self._rows[table, tuple(record[name] for name in table.key)] = record
 
     def insert(self, table: Table, *values: Value) -> Record:

@@ -301,7 +301,7 @@ def _select_many(table: Table, count: int) -> str:
     names = [f"k{i}" for i, _ in enumerate(table.key)]
     mark = f"({', '.join('?' * len(names))})"
     given = f"given ({', '.join(names)}) AS (VALUES {', '.join([mark] * count)})"
-    columns = ", ".join(f't."{name}"' for name in table.columns)
+    columns = ", ".join(f't."{name}"' for name in table.read)
     where = " AND ".join(f't."{name}" = {k}' for name, k in zip(table.key, names, strict=True))
     # CROSS JOIN: the keys are gone through, each is looked up; the planner is not to turn that round.
     return f"WITH {given} SELECT {columns} FROM given CROSS JOIN {table.name} AS t ON {where}"  # noqa: S608

@@ -428,7 +428,7 @@ def _unnest(table: Table, names: Sequence[str], columns: Sequence[str]) -> str:
 def _select_many(table: Table, *, lock: bool) -> str:
     wanted = _unnest(table, table.key, [f"k{i}" for i, _ in enumerate(table.key)])
     where = " AND ".join(f't."{name}" = k{i}' for i, name in enumerate(table.key))
-    columns = ", ".join(f't."{name}"' for name in table.columns)
+    columns = ", ".join(f't."{name}"' for name in table.read)
     order = ", ".join(f't."{name}"' for name in table.key)
     locking = " FOR NO KEY UPDATE OF t" if lock else ""
     return f"SELECT {columns} FROM {table.name} AS t JOIN {wanted} ON {where} ORDER BY {order}{locking}"  # noqa: S608

@@ -25,7 +25,17 @@ from proofhold.escrow.escrow import MAX_ATTEMPTS, MAX_LEASE_S, HoldRecord
 from proofhold.escrow.moves import Capture, Noted
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import Event, State
-from proofhold.escrow.tables import ATTEMPT, CAPTURE, DOCUMENT, GUARD_HOLD, HOLD, SECRET, WORK, WORKER
+from proofhold.escrow.tables import (
+    ATTEMPT,
+    CAPTURE,
+    DOCUMENT,
+    GUARD_HOLD,
+    HOLD,
+    SECRET,
+    WORK,
+    WORK_BODY,
+    WORKER,
+)
 
 MAX_TAKEN = 1024
 """How many leases one transaction takes."""
@@ -338,7 +348,7 @@ def _take(
     books = Books(tx)
     books.fetch(HOLD, [(hold,) for hold, _ in keys])
     # Read only now that nobody else can move these holds: what was ready may be so no more.
-    for table in (CAPTURE, WORK):
+    for table in (CAPTURE, WORK, WORK_BODY):
         books.fetch(table, keys)
     books.fetch(DOCUMENT, [(*key, "claim") for key in keys])
     captures = [moves.load(books, hold, seq) for hold, seq in keys]
@@ -375,7 +385,7 @@ def _lease(
     is_suspect = _is_suspect(books, capture)
     if is_suspect and not suspects:
         return None
-    work = books.find(WORK, capture.hold, capture.seq) or {}
+    body = books.find(WORK_BODY, capture.hold, capture.seq) or {}
     capture = moves.move_capture(books, capture, Event.LEASE, now=now, noted=Noted(lease_s=lease_s))
     until = capture.due or now
     books.update(WORK, (capture.hold, capture.seq), ready_at=until)
@@ -386,8 +396,8 @@ def _lease(
         seq=capture.seq,
         number=capture.leases,
         until=until,
-        bundle=bytes(work["bundle"]),
-        answers=None if work["answers"] is None else bytes(work["answers"]),
+        bundle=bytes(body["bundle"]),
+        answers=None if body["answers"] is None else bytes(body["answers"]),
         secret=bytes(secret["secret"]),
         is_suspect=is_suspect,
         is_raised=guarding.is_raised(books, capture.hold),

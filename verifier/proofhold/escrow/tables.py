@@ -35,6 +35,13 @@ class Table:
     """The mutable columns that must still be as they were read when a change is written."""
     numbered: bool = False
     """Whether the database numbers its rows."""
+    bulky: frozenset[str] = frozenset()
+    """The columns that are written with the row and not read with it: megabytes that hardly anybody wants."""
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that are read when a row is."""
+        return tuple(name for name in self.columns if name not in self.bulky)
 
 
 _T, _N, _A, _B = Kind.TEXT, Kind.NUMBER, Kind.AMOUNT, Kind.BYTES
@@ -166,7 +173,10 @@ WORK = Table(
     ("hold", "seq"),
     _AT | {"bundle": _B, "answers": _B, "queued_at": _N, "ready_at": _N},
     mutable=("ready_at",),
+    bulky=frozenset({"bundle", "answers"}),
 )
+WORK_BODY = Table("work", ("hold", "seq"), _AT | {"bundle": _B, "answers": _B})
+"""What `WORK` leaves out, for reading."""
 ATTEMPT = Table(
     "attempt",
     ("hold", "seq", "number"),
