@@ -80,7 +80,7 @@ class SteppingDatabase:
     """A database each of whose commits is a step before and a step after."""
 
     def __init__(self, path: Path, step: Steps) -> None:
-        self._database, self._step = SqliteDatabase(path, create=False), step
+        self._database, self._step = SqliteDatabase(path), step
         self.read, self.close = self._database.read, self._database.close
 
     def write(self, operation: Operation[T]) -> T:

@@ -90,7 +90,7 @@ class PostgresStore:
         if not self.is_emptied:
             return PostgresEscrow.create(self.location, escrow=escrow, operators=operators, **changes)
         # As `create` does, without the migrations, which take longer than most tests.
-        database = PostgresDatabase(self.location, create=False)
+        database = PostgresDatabase(self.location)
         database.write(partial(establish, escrow=escrow, operators=operators, **changes))
         return PostgresEscrow(database)
 

@@ -49,10 +49,8 @@ def export_to(database: Database, path: Path) -> int:
         raise Misuse(f"cannot write {path}: {error.strerror}") from error
 
 
-def import_from(database: Database, path: Path) -> int:
+def import_from(tx: Transaction, path: Path) -> int:
     """Read such a file into an escrow that has nothing in it yet, and give how many rows there were.
-
-    All of it is one transaction: books that do not agree, or a file that is not whole, leave nothing.
 
     Raises:
         Misuse: the file cannot be read, or the escrow is not empty.
@@ -63,7 +61,7 @@ def import_from(database: Database, path: Path) -> int:
     """
     try:
         with path.open("rb") as file:
-            return database.write(lambda tx: _read(tx, file))
+            return _read(tx, file)
     except OSError as error:
         raise Misuse(f"cannot read {path}: {error.strerror}") from error
 
@@ -86,7 +84,6 @@ def _write(tx: Transaction, file: BinaryIO) -> int:
 
 
 def _read(tx: Transaction, file: BinaryIO) -> int:
-    file.seek(0)  # an operation may be run again
     _require_whole(file)
     file.seek(0)
     for table in TABLES:

@@ -105,15 +105,17 @@ class SqliteTransaction:
 class SqliteDatabase:
     """One escrow's file. May be used from any thread, and the file by several processes."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        """Open the file and bring its schema up to date.
+    def __init__(self, path: Path, *, fill: Operation[object] | None = None) -> None:
+        """Open the file and bring its schema up to date, or make it.
 
         Args:
             path: the file.
-            create: whether it must not exist yet (True) or must exist (False).
+            fill: writes what a new escrow begins with, in the transaction that makes it; the file must not
+                exist then. None opens one that is there.
 
         Raises:
-            Misuse: it exists and should not, or the other way round.
+            OSError: the new file cannot be made.
+            Misuse: there is none to open; or what `fill` raises.
             EscrowFailure: it is no escrow, or one of another version.
 
         """
@@ -122,8 +124,8 @@ class SqliteDatabase:
             raise EscrowFailure(
                 "escrow.sqlite", f"SQLite {sqlite3.sqlite_version}, expected {least} or later"
             )
-        if create:
-            _make(path)
+        if fill is not None:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
         elif not path.is_file():
             raise Misuse(f"no escrow at {path}: make one with `proofhold escrow init`")
         self._path = path
@@ -132,7 +134,7 @@ class SqliteDatabase:
             self._readers.put(None)
         self._connection = self._connect()
         try:
-            self._prepare(create=create)
+            self._prepare(fill)
         except BaseException:
             self._connection.close()
             raise
@@ -248,11 +250,11 @@ class SqliteDatabase:
             connection.row_factory = sqlite3.Row
         return connection
 
-    def _prepare(self, *, create: bool) -> None:
+    def _prepare(self, fill: Operation[object] | None) -> None:
         connection = self._connection
         with _translated():
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-            if not create and application != APPLICATION_ID:
+            if fill is None and application != APPLICATION_ID:
                 raise EscrowFailure("escrow.not_an_escrow", "the file is not an escrow's database")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -262,7 +264,7 @@ class SqliteDatabase:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("BEGIN IMMEDIATE")
             try:
-                self._migrate(create=create)
+                self._migrate(fill)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -270,9 +272,9 @@ class SqliteDatabase:
                 raise
             connection.execute("PRAGMA foreign_keys = ON")
 
-    def _migrate(self, *, create: bool) -> None:
+    def _migrate(self, fill: Operation[object] | None) -> None:
         connection = self._connection
-        if create:
+        if fill is not None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         sql = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
         exists = connection.execute(sql).fetchone() is not None
@@ -281,7 +283,10 @@ class SqliteDatabase:
             for statement in statements(migration):
                 connection.execute(statement)
 
-        done = migrate(SqliteTransaction(connection), run_script, exists=exists)
+        tx = SqliteTransaction(connection)
+        done = migrate(tx, run_script, exists=exists)
+        if fill is not None:
+            fill(tx)
         if done and (broken := connection.execute("PRAGMA foreign_key_check").fetchone()):
             raise EscrowFailure("escrow.schema", f"a row of {broken[0]} refers to one that is not there")
 
@@ -320,13 +325,6 @@ def _update(table: Table) -> str:
     changes = ", ".join(f"{name} = ?" for name in table.mutable)
     where = " AND ".join([f"{name} = ?" for name in table.key] + [f"{name} IS ?" for name in table.compared])
     return f"UPDATE {table.name} SET {changes} WHERE {where}"  # noqa: S608
-
-
-def _make(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
-    except OSError as error:
-        raise Misuse(f"cannot make an escrow at {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

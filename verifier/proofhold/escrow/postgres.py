@@ -129,13 +129,16 @@ class PostgresTransaction:
 class PostgresDatabase:
     """One escrow in a database of a server. May be used from any thread, by many processes."""
 
-    def __init__(self, url: str, *, create: bool, connections: int = CONNECTIONS) -> None:
-        """Connect, and bring the schema up to date.
+    def __init__(
+        self, url: str, *, fill: Operation[object] | None = None, connections: int = CONNECTIONS
+    ) -> None:
+        """Connect, and bring the schema up to date, or make it.
 
         Args:
             url: as libpq takes it: ``postgresql://…`` or ``host=… dbname=…``. Give the password by other
                 means, such as a service file, where others can see it.
-            create: whether there must be no escrow in the schema yet (True) or must be one (False).
+            fill: writes what a new escrow begins with, in the transaction that makes it; there must be none
+                in the schema then. None opens one that is there.
             connections: how many connections to hold at most.
 
         Raises:
@@ -156,7 +159,7 @@ class PostgresDatabase:
         self.repeated = 0
         """How many were run again."""
         try:
-            self.write(partial(_prepare, create=create))
+            self.write(partial(_prepare, fill=fill))
         except BaseException:
             self.close()
             raise
@@ -271,9 +274,8 @@ class PostgresEscrow(LedgerEscrow):
         """
         keys = tuple(operators)
         require_terms(escrow, keys, unbonding_s)
-        database = PostgresDatabase(url, create=True, connections=connections)
-        database.write(partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
-        return cls(database)
+        fill = partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s)
+        return cls(PostgresDatabase(url, fill=fill, connections=connections))
 
     @classmethod
     def import_from(cls, file: Path, url: str) -> Self:
@@ -285,13 +287,7 @@ class PostgresEscrow(LedgerEscrow):
             Refused: ``escrow.amount``, ``escrow.books``.
 
         """
-        database = PostgresDatabase(url, create=True)
-        try:
-            carrying.import_from(database, file)
-            return cls(database)
-        except BaseException:
-            database.close()
-            raise
+        return cls(PostgresDatabase(url, fill=partial(carrying.import_from, path=file)))
 
     @classmethod
     def open(cls, url: str, *, connections: int = CONNECTIONS) -> Self:
@@ -302,7 +298,7 @@ class PostgresEscrow(LedgerEscrow):
             EscrowFailure: no server, or an escrow of another version.
 
         """
-        return cls(PostgresDatabase(url, create=False, connections=connections))
+        return cls(PostgresDatabase(url, connections=connections))
 
 
 class _RunAgain(Exception):
@@ -319,7 +315,7 @@ class _RunAgain(Exception):
         return self.failure
 
 
-def _prepare(tx: PostgresTransaction | Any, *, create: bool) -> None:
+def _prepare(tx: PostgresTransaction | Any, *, fill: Operation[object] | None) -> None:
     """Migrate, one process at a time."""
     tx.lock_name(_MIGRATION_LOCK)
     (version,) = tx.execute("SELECT current_setting('server_version_num')::integer").fetchone()
@@ -327,15 +323,17 @@ def _prepare(tx: PostgresTransaction | Any, *, create: bool) -> None:
         raise EscrowFailure("escrow.postgres", f"PostgreSQL {version // 10000}, expected 15 or later")
     sql = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'schema_version'"
     exists = tx.execute(sql).fetchone() is not None
-    if create and exists:
+    if fill is not None and exists:
         raise Misuse("there is an escrow in this schema of the database already")
-    if not create and not exists:
+    if fill is None and not exists:
         raise Misuse("no escrow in this schema of the database: make one with `proofhold escrow init`")
 
     def run_script(migration: Migration) -> None:
         tx.execute(migration.script.decode())
 
     migrate(tx, run_script, exists=exists)
+    if fill is not None:
+        fill(tx)
 
 
 def _connect(url: str) -> Connection:

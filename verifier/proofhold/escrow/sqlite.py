@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from proofhold.errors import Misuse
 from proofhold.escrow import carrying
 from proofhold.escrow.database import SqliteDatabase
 from proofhold.escrow.desk import LedgerEscrow, establish, require_terms
+from proofhold.escrow.driver import Operation
 from proofhold.keys import Key
 
 
@@ -32,9 +36,7 @@ class SqliteEscrow(LedgerEscrow):
         """
         keys = tuple(operators)
         require_terms(escrow, keys, unbonding_s)
-        database = SqliteDatabase(path, create=True)
-        database.write(partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
-        return cls(database)
+        return cls._make(path, partial(establish, escrow=escrow, operators=keys, unbonding_s=unbonding_s))
 
     @classmethod
     def import_from(cls, file: Path, path: Path) -> Self:
@@ -46,13 +48,7 @@ class SqliteEscrow(LedgerEscrow):
             Refused: ``escrow.amount``, ``escrow.books``.
 
         """
-        database = SqliteDatabase(path, create=True)
-        try:
-            carrying.import_from(database, file)
-            return cls(database)
-        except BaseException:
-            database.close()
-            raise
+        return cls._make(path, partial(carrying.import_from, path=file))
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -63,4 +59,33 @@ class SqliteEscrow(LedgerEscrow):
             EscrowFailure: the file is none, or of another version.
 
         """
-        return cls(SqliteDatabase(path, create=False))
+        return cls(SqliteDatabase(path))
+
+    @classmethod
+    def _make(cls, path: Path, fill: Operation[object]) -> Self:
+        """Make the file under another name, and give it its own once everything is in it.
+
+        So whoever is killed meanwhile, or is refused, leaves nothing that would be taken for an escrow. It is
+        linked and not renamed: that would replace another one.
+        """
+        draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+        try:
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            SqliteDatabase(draft, fill=fill).close()
+            os.link(draft, path)
+            _flush_folder(path.parent)
+        except OSError as error:
+            raise Misuse(f"cannot make an escrow at {path}: {error.strerror}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+        return cls.open(path)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let the names in a folder survive a power cut, as the files do."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
