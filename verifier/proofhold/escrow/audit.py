@@ -40,15 +40,16 @@ _PAYMENTS = (
 )
 
 _CAPTURES = (
-    "SELECT hold, seq, state, base, amount, job FROM capture JOIN hold ON hold.id = capture.hold"
-    " ORDER BY hold, seq"
+    "SELECT capture.hold, seq, state, base, amount, body FROM capture JOIN job ON job.hold = capture.hold"
+    " ORDER BY capture.hold, seq"
 )
 _OPEN = ", ".join(f"'{state.value}'" for state in State if not state.is_decided)
 _HOLDS = (
-    "SELECT hold.id, hold.job, bond_state, hold.undecided, hold.blamed,"  # noqa: S608
+    "SELECT hold.id, body, bond_state, hold.undecided, hold.blamed,"  # noqa: S608
     f" sum(CASE WHEN state IN ({_OPEN}) THEN 1 ELSE 0 END) AS seen_undecided,"
-    " sum(capture.blamed) AS seen_blamed FROM hold JOIN capture ON capture.hold = hold.id"
-    " GROUP BY hold.id, hold.job, bond_state, hold.undecided, hold.blamed"
+    " sum(capture.blamed) AS seen_blamed FROM hold JOIN job ON job.hold = hold.id"
+    " JOIN capture ON capture.hold = hold.id"
+    " GROUP BY hold.id, body, bond_state, hold.undecided, hold.blamed"
 )
 _SLASHED = (
     "SELECT hold.id, bond_state, outcome, coalesce(-amount, 0) AS taken FROM hold"
@@ -139,7 +140,7 @@ def _money(tx: Transaction) -> Iterator[Difference]:
     left: dict[str, int] = {}
     before: tuple[str, int, int] = ("", 0, 0)
     for row in tx.execute(_CAPTURES).fetchall():
-        at, job = (row["hold"], row["seq"]), read_job(bytes(row["job"])).document
+        at, job = (row["hold"], row["seq"]), read_job(bytes(row["body"])).document
         state, name = State(row["state"]), f"capture {row['hold']}:{row['seq']}"
         follows = (row["hold"], row["seq"], row["base"])
         if follows not in (before, (row["hold"], 0, 0)):
@@ -158,7 +159,7 @@ def _money(tx: Transaction) -> Iterator[Difference]:
             text = f"payments of {ordered.get(at, {})} are ordered, expected {expected} when {state}"
             yield Difference(name, text)
     for row in tx.execute(_HOLDS).fetchall():
-        job, bond = read_job(bytes(row["job"])).document, BondState(row["bond_state"])
+        job, bond = read_job(bytes(row["body"])).document, BondState(row["bond_state"])
         for what in ("undecided", "blamed"):
             if row[what] != row[f"seen_{what}"]:
                 text = f"{row[what]} captures are {what}, counted {row[f'seen_{what}']}"

@@ -26,7 +26,7 @@ from proofhold.escrow.states import (
     bond_move,
     move,
 )
-from proofhold.escrow.tables import CAPTURE, HOLD, PAYMENT
+from proofhold.escrow.tables import CAPTURE, HOLD, JOB, PAYMENT
 from proofhold.guard import Observation
 from proofhold.job import MAX_CAPTURES, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed
@@ -107,6 +107,11 @@ def read_claim(data: bytes) -> SignedClaim:
     return Signed.decode(Claim, data)
 
 
+def job_of(books: Books, hold: Digest) -> SignedJob:
+    """Read the job of a hold that is there."""
+    return read_job(bytes((books.find(JOB, hold) or {})["body"]))
+
+
 def load(books: Books, hold: Digest, seq: int) -> Capture:
     """Read a capture.
 
@@ -123,7 +128,7 @@ def load(books: Books, hold: Digest, seq: int) -> Capture:
     return Capture(
         hold=hold,
         seq=seq,
-        job=read_job(bytes(held["job"])).document,
+        job=job_of(books, hold).document,
         state=State(row["state"]),
         due=row["due"],
         verification_due=row["verification_due"],
@@ -152,7 +157,8 @@ def create(books: Books, hold: Digest, signed: SignedJob, *, unbonding_s: int, n
         raise EscrowFailure("escrow.table", "the table of states lacks the row that funds")
     guarding.enter(books, job)
     values = (job.sampling_commitment, now, bond.target.value, None, unbonding_s, 0, 0)
-    books.insert(HOLD, hold, signed.encode(), *values)
+    books.insert(HOLD, hold, *values)
+    books.insert(JOB, hold, signed.encode())
     capture = _add_capture(books, hold, job, 0, row, base=0, now=now, cause=hold)
     _log_bond(books, capture, None, bond.event, bond.target, now=now)
     buyer, provider = capture.party(job.buyer), capture.party(job.provider)

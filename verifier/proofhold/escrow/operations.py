@@ -45,6 +45,7 @@ from proofhold.escrow.tables import (
     ESCROW,
     GUARD_HOLD,
     HOLD,
+    JOB,
     ONE_USE,
     PROJECTION,
     SECRET,
@@ -491,6 +492,7 @@ def _fetch_for(books: Books, rulings: Sequence[Ruled]) -> None:
     captures = sorted({(ruled.hold, ruled.seq) for ruled in rulings})
     holds = sorted({(hold,) for hold, _ in captures})
     books.fetch(HOLD, holds)
+    books.fetch(JOB, holds)
     books.fetch(CAPTURE, captures)
     books.fetch(DECISION, [(r.hold, r.seq, r.ruling.value) for r in rulings])
     books.fetch(GUARD_HOLD, holds)
@@ -498,11 +500,7 @@ def _fetch_for(books: Books, rulings: Sequence[Ruled]) -> None:
     books.fetch(ATTEMPT, [(*at, row["leases"]) for at in captures if (row := books.find(CAPTURE, *at))])
     books.fetch(ONE_USE, [(digest,) for ruled in rulings for digest in ruled.one_use])
     books.fetch(TRANSFER, [(f"free:{hold}",) for (hold,) in holds])
-    jobs = [
-        (hold, moves.read_job(bytes(row["job"])).document)
-        for (hold,) in holds
-        if (row := books.find(HOLD, hold))
-    ]
+    jobs = [(hold, moves.job_of(books, hold).document) for (hold,) in holds if books.find(JOB, hold)]
     bonds = [("bond", hold, job.currency.code) for hold, job in jobs if job.bond]
     providers = {("party", job.provider, job.currency.code) for _, job in jobs}
     books.fetch(ACCOUNT, [*bonds, *sorted(providers)])

@@ -31,6 +31,7 @@ from proofhold.escrow.tables import (
     DOCUMENT,
     GUARD_HOLD,
     HOLD,
+    JOB,
     SECRET,
     WORK,
     WORK_BODY,
@@ -347,6 +348,7 @@ def _take(
     keys = [(row["hold"], row["seq"]) for row in rows]
     books = Books(tx)
     books.fetch(HOLD, [(hold,) for hold, _ in keys])
+    books.fetch(JOB, [(hold,) for hold, _ in keys])
     # Read only now that nobody else can move these holds: what was ready may be so no more.
     for table in (CAPTURE, WORK, WORK_BODY):
         books.fetch(table, keys)
@@ -424,6 +426,7 @@ def _renew(
 ) -> tuple[tuple[Digest, int], ...]:
     books, renewed = Books(tx), []
     books.fetch(HOLD, [(lease.hold,) for lease in leases])
+    books.fetch(JOB, [(lease.hold,) for lease in leases])
     books.fetch(CAPTURE, [(lease.hold, lease.seq) for lease in leases])
     books.fetch(WORK, [(lease.hold, lease.seq) for lease in leases])
     books.fetch(ATTEMPT, [(lease.hold, lease.seq, lease.number) for lease in leases])

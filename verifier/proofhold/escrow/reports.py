@@ -13,7 +13,7 @@ from proofhold.escrow.escrow import (
     Ruling,
     Transition,
 )
-from proofhold.escrow.moves import Capture, read_claim, read_job
+from proofhold.escrow.moves import Capture, job_of, read_claim, read_job
 from proofhold.escrow.refusals import Refused
 from proofhold.escrow.states import BondState, State
 from proofhold.escrow.tables import DOCUMENT, HOLD
@@ -34,10 +34,10 @@ def hold_record(tx: Transaction, hold: Digest) -> HoldRecord:
         Refused: ``escrow.unknown_hold``.
 
     """
-    row = tx.execute("SELECT * FROM hold WHERE id = ?", (hold,)).fetchone()
+    row = tx.execute("SELECT * FROM hold JOIN job ON hold = id WHERE id = ?", (hold,)).fetchone()
     if row is None:
         raise Refused("escrow.unknown_hold", f"no hold {hold[:80]} here")
-    job = read_job(bytes(row["job"]))
+    job = read_job(bytes(row["body"]))
     captures = tx.execute("SELECT * FROM capture WHERE hold = ? ORDER BY seq", (hold,)).fetchall()
     return HoldRecord(
         id=hold,
@@ -70,7 +70,7 @@ def record_in_books(books: Books, capture: Capture) -> HoldRecord:
         decisions=(),
         base=capture.base,
     )
-    job = read_job(bytes(held["job"]))
+    job = job_of(books, capture.hold)
     bond = BondRecord(capture.bond_state, job.document.bond, capture.bond_due)
     return HoldRecord(capture.hold, job, held["funded_at"], bond, (record,))
 

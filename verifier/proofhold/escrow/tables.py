@@ -68,11 +68,12 @@ PROJECTION = Table(
 HOLD = Table(
     "hold",
     ("id",),
-    {"id": _T, "job": _B, "commitment": _T, "funded_at": _N, "bond_state": _T, "bond_due": _N}
+    {"id": _T, "commitment": _T, "funded_at": _N, "bond_state": _T, "bond_due": _N}
     | {"unbonding_s": _N, "undecided": _N, "blamed": _N},
     mutable=("bond_state", "bond_due", "undecided", "blamed"),
     compared=("bond_state",),
 )
+JOB = Table("job", ("hold",), {"hold": _T, "body": _B})
 CAPTURE = Table(
     "capture",
     ("hold", "seq"),
@@ -193,7 +194,7 @@ WORKER = Table(
 
 TABLES: tuple[Table, ...] = (
     *(ESCROW, OPERATOR, CURRENCY, ACCOUNT, TRANSFER, ENTRY, SECRET, PROJECTION),
-    *(HOLD, CAPTURE, DOCUMENT, ONE_USE),
+    *(HOLD, JOB, CAPTURE, DOCUMENT, ONE_USE),
     *(DECISION, TRANSITION, OUTBOX, PAYMENT, GUARD, GUARD_STANDING, GUARD_HOLD),
     *(DISPUTE, ADJUDICATION, SHADOW, SHADOW_ACTUAL, GATED_PAYMENT, WEBHOOK, WEBHOOK_DELIVERY),
     *(EVIDENCE, QUORUM, ENDORSEMENT, TWO_KEYS, WORK, ATTEMPT, WORKER),
