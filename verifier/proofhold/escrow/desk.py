@@ -28,6 +28,7 @@ from proofhold.escrow import (
     payments,
     reports,
     timers,
+    verifying,
 )
 from proofhold.escrow.books import Books
 from proofhold.escrow.driver import Database, Operation, Transaction
@@ -144,7 +145,7 @@ class LedgerEscrow:
         """Reveal the sampling secret: see `Escrow`."""
 
         def operation(tx: Transaction) -> bytes:
-            capture = operations.require_claimed(_load(tx, hold, seq))
+            capture = moves.require_claimed(_load(tx, hold, seq))
             sql = "SELECT secret FROM secret WHERE commitment = ?"
             return bytes(tx.execute(sql, (capture.job.sampling_commitment,)).fetchone()["secret"])
 
@@ -160,19 +161,19 @@ class LedgerEscrow:
 
     def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
         """Take a lease: see `Escrow`."""
-        return self._database.write(operations.begin_verification(hold, seq, lease_s=lease_s, now=now))
+        return self._database.write(verifying.begin_verification(hold, seq, lease_s=lease_s, now=now))
 
     def end_verification(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
         """Give a lease back: see `Escrow`."""
-        return self._database.write(operations.end_verification(hold, seq, now=now))
+        return self._database.write(verifying.end_verification(hold, seq, now=now))
 
     def await_opening(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
         """Wait for an opening: see `Escrow`."""
-        return self._database.write(operations.await_opening(hold, seq, now=now))
+        return self._database.write(verifying.await_opening(hold, seq, now=now))
 
     def opened(self, hold: Digest, seq: int, *, opening: Digest, now: int) -> CaptureRecord:
         """Take note of an opening: see `Escrow`."""
-        return self._database.write(operations.opened(hold, seq, opening=opening, now=now))
+        return self._database.write(verifying.opened(hold, seq, opening=opening, now=now))
 
     def apply(
         self,
@@ -189,12 +190,12 @@ class LedgerEscrow:
     ) -> Applied:
         """Carry out a ruling: see `Escrow`."""
         ruled = Ruled(hold, seq, ruling, receipt_digest, receipt, tuple(one_use), observation)
-        operation = operations.apply(ruled, now=now)
+        operation = verifying.apply(ruled, now=now)
         return self._rehearse(operation) if rehearse else self._database.write(operation)
 
     def apply_many(self, rulings: Sequence[Ruled], *, now: int) -> tuple[Applied | Refused, ...]:
         """Carry out many rulings in one transaction: see `Escrow`."""
-        return self._database.write(operations.apply_many(rulings, now=now))
+        return self._database.write(verifying.apply_many(rulings, now=now))
 
     def resolve(self, resolution: SignedResolution, *, now: int) -> HoldRecord:
         """Resolve a dispute: see `Escrow`."""
@@ -238,7 +239,7 @@ class LedgerEscrow:
         """Deliver the output: see `Escrow`."""
 
         def operation(tx: Transaction) -> Payload:
-            capture = operations.require_claimed(_load(tx, hold, seq))
+            capture = moves.require_claimed(_load(tx, hold, seq))
             if capture.job.delivery is Delivery.WITH_VERDICT and capture.state not in RELEASE_SIDE:
                 text = f"the job delivers with the verdict, and the capture is {capture.state}"
                 raise Refused("escrow.not_delivered", text)
@@ -349,19 +350,19 @@ class AsyncEscrow:
 
     async def begin_verification(self, hold: Digest, seq: int, *, lease_s: int, now: int) -> CaptureRecord:
         """Take a lease: see `Escrow`."""
-        return await self._write(operations.begin_verification(hold, seq, lease_s=lease_s, now=now))
+        return await self._write(verifying.begin_verification(hold, seq, lease_s=lease_s, now=now))
 
     async def end_verification(self, hold: Digest, seq: int, *, now: int) -> CaptureRecord:
         """Give a lease back: see `Escrow`."""
-        return await self._write(operations.end_verification(hold, seq, now=now))
+        return await self._write(verifying.end_verification(hold, seq, now=now))
 
     async def apply(self, ruled: Ruled, *, now: int) -> Applied:
         """Carry out a ruling: see `Escrow`."""
-        return await self._write(operations.apply(ruled, now=now))
+        return await self._write(verifying.apply(ruled, now=now))
 
     async def apply_many(self, rulings: Sequence[Ruled], *, now: int) -> tuple[Applied | Refused, ...]:
         """Carry out many rulings in one transaction: see `Escrow`."""
-        return await self._write(operations.apply_many(rulings, now=now))
+        return await self._write(verifying.apply_many(rulings, now=now))
 
     async def hold(self, hold: Digest) -> HoldRecord:
         """Read a hold: see `Escrow`."""

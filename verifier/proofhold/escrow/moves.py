@@ -144,6 +144,18 @@ def load(books: Books, hold: Digest, seq: int) -> Capture:
     )
 
 
+def require_claimed(capture: Capture) -> Capture:
+    """Refuse a capture that has no claim yet.
+
+    Raises:
+        Refused: ``escrow.not_claimed``.
+
+    """
+    if capture.claimed_at is None:
+        raise Refused("escrow.not_claimed", f"no claim is recorded, and the capture is {capture.state}")
+    return capture
+
+
 def create(books: Books, hold: Digest, signed: SignedJob, *, unbonding_s: int, now: int) -> None:
     """Write a new hold, its first capture and its bond; the price and the bond move into it.
 

@@ -1,7 +1,7 @@
 """The queue of checks: one lease table beside the ledger, so that a settlement acknowledges its own work.
 
 Whoever records a claim hands in what a check of it takes. A worker takes many at once, each for a lease; what
-its verdict decides and that the work is done are one transaction (`operations.apply`). A lease that ends is
+its verdict decides and that the work is done are one transaction (`verifying.apply`). A lease that ends is
 the state machine's: the capture goes back to be claimed by another worker. Every lease leaves a row.
 
 What a worker holds is no attempt until its check begins: one that is killed with a hundred leases in its
