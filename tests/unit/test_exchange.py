@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import rfc8785
 
 from documents import (
     BUNDLE,
@@ -25,12 +26,13 @@ from documents import (
 )
 from mutations import damaged, misfilled
 from proofhold import canonical
+from proofhold.canonical import BASE64_PIECE_BYTES
 from proofhold.core import Answer, Evidence, Fault, Need, NeedKind
 from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Bundle, mismatches
 from proofhold.job import NamedEvidence
 from proofhold.keys import Envelope, Signed
-from proofhold.payload import Document, encode_payload
+from proofhold.payload import Document, Tensor, Tensors, encode_payload
 
 BYTES = (FIXTURES / "bundle.json").read_bytes()
 
@@ -236,3 +238,25 @@ def check(data: bytes) -> None:
     without_collateral = replace(bundle, evidence=tuple(replace(e, collateral={}) for e in bundle.evidence))
     original = replace(BUNDLE, evidence=(replace(EVIDENCE, collateral={}),))
     assert mismatches(bundle) or without_collateral == original
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, BASE64_PIECE_BYTES - 1, BASE64_PIECE_BYTES, 2 * BASE64_PIECE_BYTES + 1]
+)
+def test_what_is_written_in_pieces_is_canonical_as_a_whole(size: int) -> None:
+    """There is one encoding of each thing, however it is put together (ADR 0147)."""
+    body = bytes(range(256)) * (size // 256 + 1)
+    tensors = Tensors(
+        tuple(Tensor(name, "uint8", (size,), body[:size]) for name in ("x", "\u00e9\U0001f600"))
+    )
+    document = Document("text/\u00e9", body[:size])
+    # Of these two names, UTF-16 and Unicode's own order put another first.
+    collateral = {"\ufb33": body[:size], "\U0001f600": b"", "a": b"b"}
+    evidence = (Evidence("one", body[:size], collateral), Evidence("two", b""))
+    exchange = replace(BUNDLE.exchange, input=tensors, output=document)
+    for bundle in (Bundle(exchange, evidence), Bundle(exchange)):
+        written = bundle.encode()
+        assert canonical.decode(written, max_bytes=len(written), what="bundle") is not None
+        assert rfc8785.dumps(json.loads(written)) == written
+        assert Bundle.decode(written) == bundle
+        assert bundle.digest == canonical.digest("proofhold/bundle/v1", written)

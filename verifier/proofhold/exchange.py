@@ -8,11 +8,11 @@ it is to ask for the true ones (PROTOCOL P1).
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from proofhold import canonical
-from proofhold.canonical import Digest, Json
+from proofhold.canonical import Digest
 from proofhold.core import Answer, Evidence, Fault, Need, NeedKind, Reason
 from proofhold.errors import Malformed
 from proofhold.job import MAX_EVIDENCE, NAME_PATTERN, Claim, Job, SignedClaim, SignedJob
@@ -47,20 +47,22 @@ class Bundle:
 
     def encode(self) -> bytes:
         """Write the bundle: canonical JSON, version 1 (docs/formats/bundle.md)."""
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Write it in pieces: a verdict digests every bundle, whose payloads may hold megabytes (ADR 0147)."""
         exchange = self.exchange
-        # The only keys that are not ours: of megabytes of text, each pass over it counts.
-        plain = all(name.isascii() for piece in self.evidence for name in piece.collateral)
-        write = canonical.encode_plain if plain else canonical.encode
-        return write(
-            {
-                "claim": exchange.claim.envelope.to_json(),
-                "evidence": [_evidence_to_json(e) for e in self.evidence],
-                "input": exchange.input.to_json(),
-                "job": exchange.job.envelope.to_json(),
-                "output": exchange.output.to_json(),
-                "version": 1,
-            }
-        )
+        yield b'{"claim":' + canonical.encode(exchange.claim.envelope.to_json())
+        yield b',"evidence":['
+        for index, evidence in enumerate(self.evidence):
+            yield b"," if index else b""
+            yield from _evidence_pieces(evidence)
+        yield b'],"input":'
+        yield from exchange.input.pieces()
+        yield b',"job":' + canonical.encode(exchange.job.envelope.to_json())
+        yield b',"output":'
+        yield from exchange.output.pieces()
+        yield b',"version":1}'
 
     @classmethod
     def decode(cls, data: bytes) -> Bundle:
@@ -86,7 +88,7 @@ class Bundle:
     @property
     def digest(self) -> Digest:
         """The bundle's name: of its content, whatever file it came in."""
-        return canonical.digest("proofhold/bundle/v1", self.encode())
+        return canonical.digest("proofhold/bundle/v1", *self._pieces())
 
     def repaired(self, answers: Iterable[Answer]) -> Bundle:
         """Put the true bytes in place of damaged ones, where an answer holds them.
@@ -221,12 +223,11 @@ def _mismatch(code: str, message: str, need: NeedKind, subject: str, got: str, e
     return Mismatch(Reason(code, message, Fault.NOBODY, got, expected), Need(need, subject))
 
 
-def _evidence_to_json(evidence: Evidence) -> Json:
-    return {
-        "body": base64.b64encode(evidence.body).decode(),
-        "collateral": {k: base64.b64encode(v).decode() for k, v in evidence.collateral.items()},
-        "kind": evidence.kind,
-    }
+def _evidence_pieces(evidence: Evidence) -> Iterator[bytes]:
+    collateral = {name: base64.b64encode(value).decode() for name, value in evidence.collateral.items()}
+    yield b'{"body":'
+    yield from canonical.quoted_base64(evidence.body)
+    yield b"," + canonical.encode({"collateral": collateral, "kind": evidence.kind})[1:]
 
 
 def _read_evidence(record: Record) -> Evidence:

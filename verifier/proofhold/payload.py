@@ -7,9 +7,9 @@ Digests are salted with the job's nonce, so that a public digest does not give a
 
 from __future__ import annotations
 
-import base64
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -77,8 +77,7 @@ class Tensor:
         """Give the values as a read-only numpy array of `shape`."""
         import numpy as np
 
-        dtype: np.dtype[Any] = np.dtype(self.dtype).newbyteorder("<")
-        return np.frombuffer(self.data, dtype=dtype).reshape(self.shape)
+        return np.frombuffer(self.data, little_endian(self.dtype)).reshape(self.shape)
 
     def _header(self) -> dict[str, Json]:
         return {"dtype": self.dtype, "name": self.name, "shape": list(self.shape)}
@@ -103,10 +102,15 @@ class Tensors:
         """Take named numpy arrays."""
         return cls(tuple(Tensor.of(name, array) for name, array in arrays))
 
-    def to_json(self) -> Json:
-        """Give the payload as it stands in a bundle."""
-        tensors = [t._header() | {"data": base64.b64encode(t.data).decode()} for t in self.items]
-        return {"kind": "tensors", "tensors": tensors}
+    def pieces(self) -> Iterator[bytes]:
+        """Write the payload as it stands in a bundle: canonical JSON, in pieces (ADR 0147)."""
+        yield b'{"kind":"tensors","tensors":['
+        for index, tensor in enumerate(self.items):
+            yield b',{"data":' if index else b'{"data":'
+            yield from canonical.quoted_base64(tensor.data)
+            # The other keys come behind in any case: dtype, name, shape.
+            yield b"," + canonical.encode(tensor._header())[1:]
+        yield b"]}"
 
     def digest(self, nonce: bytes) -> Digest:
         """Name the payload, salted with the job's 32-byte nonce."""
@@ -127,10 +131,11 @@ class Document:
         if len(self.body) > MAX_PAYLOAD_BYTES:
             raise Misuse(f"a payload holds at most {MAX_PAYLOAD_BYTES} bytes")
 
-    def to_json(self) -> Json:
-        """Give the payload as it stands in a bundle."""
-        body = base64.b64encode(self.body).decode()
-        return {"body": body, "kind": "document", "media_type": self.media_type}
+    def pieces(self) -> Iterator[bytes]:
+        """Write the payload as it stands in a bundle: canonical JSON, in pieces (ADR 0147)."""
+        yield b'{"body":'
+        yield from canonical.quoted_base64(self.body)
+        yield b"," + canonical.encode({"kind": "document", "media_type": self.media_type})[1:]
 
     def digest(self, nonce: bytes) -> Digest:
         """Name the payload, salted with the job's 32-byte nonce."""
@@ -138,6 +143,14 @@ class Document:
 
 
 Payload: TypeAlias = Tensors | Document
+
+
+@functools.cache
+def little_endian(dtype: str) -> np.dtype[Any]:
+    """Give numpy's dtype for a payload's: little-endian, whatever the machine is."""
+    import numpy as np
+
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def read_payload(record: Record) -> Payload:
@@ -165,7 +178,7 @@ def read_payload(record: Record) -> Payload:
 
 def encode_payload(payload: Payload) -> bytes:
     """Write a payload as a file of its own: canonical JSON."""
-    return canonical.encode(payload.to_json())
+    return b"".join(payload.pieces())
 
 
 def decode_payload(data: bytes) -> Payload:
@@ -202,5 +215,6 @@ __all__ = [
     "Tensors",
     "decode_payload",
     "encode_payload",
+    "little_endian",
     "read_payload",
 ]

@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 
-MAX_PARTS = 64
+MAX_PARTS = 128
 MAX_MESSAGE_BYTES = 512 * 2**20
 _CHUNK_BYTES = 2**20
 

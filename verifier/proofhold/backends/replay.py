@@ -52,6 +52,7 @@ from proofhold.job import REPLAY_KIND as KIND
 from proofhold.keys import Signed
 from proofhold.locks import ReplayLock
 from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
+from proofhold.replay.compare import is_finite
 from proofhold.replay.products import SUBJECT, fits, read_pieces
 from proofhold.replay.producttasks import ProductRunner
 from proofhold.replay.rerun import Rerunner
@@ -278,12 +279,10 @@ def _check_form(lock: ReplayLock, output: Payload) -> list[Reason]:
     if got != expected:
         return [_form("the output has another form than the model's", str(got), str(expected))]
 
-    import numpy as np
-
     return [
         _form(f"output {tensor.name} is not finite", "NaN or infinity", "finite numbers")
         for tensor in output.items
-        if not np.isfinite(tensor.numpy()).all()
+        if not is_finite(tensor)
     ]
 
 

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from proofhold import canonical
 from proofhold.canonical import Json
 from proofhold.errors import Malformed
 from proofhold.payload import ITEM_BYTES, MAX_NAME_CHARS, MAX_PAYLOAD_BYTES, MAX_RANK, Tensor
 from proofhold.records import Record
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAX_HEADER_BYTES = 2**20
 MAX_PACKED = 1024
@@ -26,11 +22,8 @@ _DESCRIPTION = {"dtype", "name", "shape"}
 
 
 def pack(header: Json, tensors: Iterable[Tensor]) -> bytes:
-    """Write a header, which must describe the tensors (`describe`), and their bytes.
-
-    The header holds strings, integers and null, under names that the caller knows.
-    """
-    encoded = canonical.encode_plain(header)
+    """Write a header, which must describe the tensors (`describe`), and their bytes."""
+    encoded = canonical.encode(header)
     return b"".join((len(encoded).to_bytes(LENGTH_BYTES, "big"), encoded, *(t.data for t in tensors)))
 
 
@@ -85,16 +78,6 @@ class PackedReader:
             raise self._truncated(end)
         return name, dtype, tuple(sizes), end
 
-    def array(self, described: Json) -> tuple[str, NDArray[Any]]:
-        """Take the next tensor's bytes as an array that lies in them; as `tensor`, without a copy."""
-        import numpy as np
-
-        name, dtype, shape, end = self._next(described)
-        little = np.dtype(dtype).newbyteorder("<")
-        values = np.frombuffer(self._data, little, math.prod(shape), self._at).reshape(shape)
-        self._at = end
-        return name, values
-
     def close(self) -> None:
         """Refuse whatever is left over, in the header or behind the last tensor."""
         self.record.close()
@@ -116,15 +99,6 @@ def _are_sizes(sizes: Json) -> bool:
 def pack_tensors(tensors: Sequence[Tensor]) -> bytes:
     """Write tensors alone: how they go to a worker and come back."""
     return pack({"tensors": [describe(tensor) for tensor in tensors]}, tensors)
-
-
-def unpack_arrays(data: bytes, *, max_bytes: int) -> dict[str, NDArray[Any]]:
-    """Read what `pack_tensors` wrote, by name, as read-only arrays that lie in `data`; else as below."""
-    reader = PackedReader(data, max_bytes=max_bytes, what="tensors")
-    described = reader.record.items("tensors", max_items=MAX_PACKED)
-    arrays = dict(reader.array(item) for item in described)
-    reader.close()
-    return arrays
 
 
 def unpack_tensors(data: bytes, *, max_bytes: int) -> tuple[Tensor, ...]:

@@ -26,7 +26,6 @@ from proofhold.replay.packed import (
     describe,
     pack,
     pack_tensors,
-    unpack_arrays,
     unpack_tensors,
 )
 from proofhold.replay.trace import MAX_LEAVES, Trace, TraceHasher, read_hashes
@@ -66,7 +65,8 @@ class Rerunner:
         self._source = (
             str(entry.source.resolve()).encode() if isinstance(entry.source, Path) else entry.source
         )
-        self.request = {"is_path": is_path, "model": entry.model, "ports": ports(self.lock)}
+        self._forms = ports(self.lock)
+        self.request = {"is_path": is_path, "model": entry.model, "ports": self._forms}
         self._asked_of: dict[int, bytes] = {}
 
     def segment(self, index: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -85,18 +85,31 @@ class Rerunner:
     ) -> Mapping[str, float]:
         """Run one segment, and give how far each of its claimed outputs is from what came out.
 
-        Compared where it ran, so that what comes out does not travel. Raises as `segment` does.
+        Compared where it ran, so that what comes out does not travel. What goes there goes as it is: the lock
+        says what it is. Raises as `segment` does.
+
+        Raises:
+            Misuse: a tensor is not the lock's.
+
         """
-        request = self._segment_request(index)
-        given: dict[str, float | None] = json.loads(
-            self.run_task(compare_segment, request, [*inputs, *claimed])
+        pinned, tensors = self.lock.segments[index], (*inputs, *claimed)
+        got = [[t.name, t.dtype, list(t.shape)] for t in tensors]
+        if got != [[name, *self._forms[name]] for name in (*pinned.inputs, *pinned.outputs)]:
+            raise Misuse(f"segment {index}: these are not the tensors that it takes and gives: {got}"[:500])
+        answer = self._runner.run(
+            compare_segment,
+            self._segment_request(index),
+            self._source,
+            *(tensor.data for tensor in tensors),
+            deadline_s=self._deadline_s,
         )
+        given: dict[str, float | None] = json.loads(answer)
         # JSON has no infinity, which is what cannot be compared.
         return {name: math.inf if value is None else float(value) for name, value in given.items()}
 
     def _segment_request(self, index: int) -> bytes:
         if index not in self._asked_of:
-            segment, forms = self.lock.segments[index], ports(self.lock)
+            segment, forms = self.lock.segments[index], self._forms
             request = {
                 "inputs": list(segment.inputs),
                 "norms": {name: self.lock.norms.get(name, 0.0) for name in segment.outputs},
@@ -164,18 +177,22 @@ def run_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
     return pack_tensors(_outputs(session, asked["outputs"], tensors))
 
 
-def compare_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
+def compare_segment(request: bytes, source: bytes, *tensors: bytes) -> bytes:
     """Run one segment and compare it with what was claimed; the task behind `Rerunner.residuals`.
 
-    `tensors` are the segment's inputs and its claimed outputs. Gives JSON: name to residual, null where that
-    is infinite.
+    `tensors` are the bytes of the segment's inputs and of its claimed outputs. Gives JSON: name to residual,
+    null where that is infinite.
 
     Raises:
-        Misuse: as `run_segment` does.
+        Misuse: as `run_segment` does, or for bytes that are no such tensors.
 
     """
     asked = json.loads(request)
-    given = unpack_arrays(tensors, max_bytes=MAX_RUN_BYTES)
+    names, forms = (*asked["inputs"], *asked["outputs"]), asked["ports"]
+    given = {
+        name: Tensor(name, forms[name][0], tuple(forms[name][1]), data).numpy()
+        for name, data in zip(names, tensors, strict=True)
+    }
     session = _segment_session(asked, source)
     values = session.run(asked["outputs"], {name: given[name] for name in asked["inputs"]})
     norms = asked["norms"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -38,6 +39,7 @@ MAX_LEAF_LIST_BYTES = 2**20
 CONTEXT = "proofhold/trace/v1"
 LEAF, NODE, ROOT = b"\x00", b"\x01", b"\x02"
 
+_IS_LITTLE = sys.byteorder == "little"
 _DIGITS = re.compile(r"[0-9a-f]*")
 
 
@@ -61,11 +63,12 @@ class TraceHasher:
 
     def leaf_of(self, name: str, array: NDArray[Any]) -> Hash:
         """Hash a numpy array as a leaf, without a copy of it: what a provider does between two jobs."""
-        import numpy as np
+        if not (array.flags.c_contiguous and array.dtype.isnative and _IS_LITTLE):
+            import numpy as np
 
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         # An array without elements has no buffer to cast.
-        data = little.data.cast("B") if little.size else b""
+        data = array.data.cast("B") if array.size else b""
         return self._leaf(name, array.dtype.name, array.shape, data)
 
     def node(self, left: Hash, right: Hash) -> Hash:
@@ -77,9 +80,7 @@ class TraceHasher:
         return blake3(ROOT + size.to_bytes(8, "big") + top, key=self._key).hexdigest()
 
     def _leaf(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Hash:
-        header = _header(name, dtype, shape)
-        state = blake3(LEAF + len(header).to_bytes(8, "big") + header, key=self._key)
-        return state.update(data).digest()
+        return blake3(_header(name, dtype, shape), key=self._key).update(data).digest()
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,9 @@ def parse_hashes(values: Json, *, max_items: int) -> tuple[Hash, ...] | None:
 
 @functools.lru_cache(maxsize=MAX_LEAVES)
 def _header(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Describe a tensor: the leaves of a model are the same with every job."""
-    return canonical.encode({"dtype": dtype, "name": name, "shape": list(shape)})
+    """Give what a leaf begins with: the leaves of a model are the same with every job."""
+    described = canonical.encode({"dtype": dtype, "name": name, "shape": list(shape)})
+    return LEAF + len(described).to_bytes(8, "big") + described
 
 
 def _split(size: int) -> int:
