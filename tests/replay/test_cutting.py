@@ -148,7 +148,7 @@ def test_what_would_be_computed_again_is_no_cut() -> None:
 
 
 def test_committing_costs_a_provider_little() -> None:
-    """1.4 MB are a millisecond: too much beside a run of ten, unless a smaller tensor is to be had."""
+    """1.4 MB are half a millisecond: too much beside a run of ten, unless a smaller tensor is to be had."""
     large = candidate("a", 0.5, "b", "y", size=350_000)
     assert choose(Analysis((large,), (), 0.01)).chosen == ()
     assert len(choose(Analysis((large,), (), 0.1)).chosen) == 1

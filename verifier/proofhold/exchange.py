@@ -50,7 +50,7 @@ class Bundle:
         return b"".join(self._pieces())
 
     def _pieces(self) -> Iterator[bytes]:
-        """Write it in pieces: a verdict digests every bundle, whose payloads may hold megabytes (ADR 0147)."""
+        """Write it in pieces: a verdict digests every bundle, whose payloads may be large (ADR 0147)."""
         exchange = self.exchange
         yield b'{"claim":' + canonical.encode(exchange.claim.envelope.to_json())
         yield b',"evidence":['

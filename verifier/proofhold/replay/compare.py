@@ -66,8 +66,8 @@ def is_finite(tensor: Tensor) -> bool:
         return True
     flat = np.frombuffer(tensor.data, little_endian(tensor.dtype))
     if tensor.dtype == "float32":
-        # A sum is finite only if all that it is made of is; squares of large numbers need not be. Most jobs are
-        # looked at here and never drawn: with cold caches each step of numpy's costs microseconds.
+        # A sum is finite only if all that it is made of is; squares of large numbers need not be. Most jobs
+        # are looked at here and never drawn: with cold caches each step of numpy's costs microseconds.
         if len(flat) <= RUN:
             if math.isfinite(flat.dot(flat)):
                 return True

@@ -16,8 +16,9 @@ from proofhold.payload import ITEM_BYTES
 
 MAX_AGAIN = 0.01
 """Behind each cut at most a hundredth of a run is computed again."""
-COMMITTED_BYTES_PER_S = 1.4e9
-"""What a boundary costs a provider: to lay it out as published, and to hash it with cold caches."""
+COMMITTED_S, COMMITTED_BYTES_PER_S = 1e-5, 2.4e9
+"""What a boundary costs a provider, to lay it out as published and to hash it with cold caches: measured of
+boundaries of 0.1 to 0.8 MB."""
 WEIGHTS = tuple(float(2**power) for power in range(12))
 """How little balance is worth beside small boundaries, tried in order until committing costs little."""
 LEAST_SHARE = 0.02
@@ -34,8 +35,9 @@ class Limits:
     least_segment_s: float = 1e-3
     """And how long each takes at least, on the average, on one thread. Reading and hashing an opening takes
     half a millisecond: a smaller model is run again whole for less."""
-    most_committing: float = 0.03
-    """The provider pays for every cut with every job: all together cost at most this share of a run."""
+    most_committing: float = 0.033
+    """The provider pays for every cut with every job: all together cost at most this share of a run. What it
+    pays besides, for the hashes of inputs and outputs and for the root, is about another hundredth."""
 
 
 _State: TypeAlias = tuple[float, tuple[Candidate, ...]]
@@ -119,4 +121,4 @@ def _share(start: Candidate | None, end: Candidate | None) -> float:
 def _committing(candidate: Candidate, run_s: float) -> float:
     """Give what committing to a cut costs, as a share of a run."""
     size = math.prod(candidate.port.shape) * ITEM_BYTES[candidate.port.dtype]
-    return size / COMMITTED_BYTES_PER_S / max(run_s, 1e-9)
+    return (COMMITTED_S + size / COMMITTED_BYTES_PER_S) / max(run_s, 1e-9)
