@@ -16,9 +16,8 @@ from proofhold.payload import ITEM_BYTES
 
 MAX_AGAIN = 0.01
 """Behind each cut at most a hundredth of a run is computed again."""
-COMMITTED_S, COMMITTED_BYTES_PER_S = 1e-5, 2.4e9
-"""What a boundary costs a provider, to lay it out as published and to hash it with cold caches: measured of
-boundaries of 0.1 to 0.8 MB."""
+COMMITTED_BYTES_PER_S = 2.2e9
+"""What a boundary costs a provider: to lay it out as published, and to hash it with cold caches."""
 WEIGHTS = tuple(float(2**power) for power in range(12))
 """How little balance is worth beside small boundaries, tried in order until committing costs little."""
 LEAST_SHARE = 0.02
@@ -121,4 +120,4 @@ def _share(start: Candidate | None, end: Candidate | None) -> float:
 def _committing(candidate: Candidate, run_s: float) -> float:
     """Give what committing to a cut costs, as a share of a run."""
     size = math.prod(candidate.port.shape) * ITEM_BYTES[candidate.port.dtype]
-    return (COMMITTED_S + size / COMMITTED_BYTES_PER_S) / max(run_s, 1e-9)
+    return size / COMMITTED_BYTES_PER_S / max(run_s, 1e-9)
