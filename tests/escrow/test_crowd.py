@@ -40,7 +40,7 @@ EXPECTED = frozenset(
 
 
 ROWS_OF_A_JOB = dict.fromkeys(
-    ("attempt", "capture", "decision", "hold", "one_use", "payment", "secret"), 1
+    ("attempt", "capture", "decision", "hold", "job", "one_use", "payment", "secret"), 1
 ) | {"account": 2, "document": 2, "outbox": 5, "transition": 7, "transfer": 4, "entry": 8}
 """What a job that was checked and paid leaves behind for good."""
 
