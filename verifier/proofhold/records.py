@@ -22,6 +22,8 @@ _is_digest = re.compile(rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}").fullmatch
 class Record:
     """One JSON object being read. Errors carry the code ``<what>.malformed`` and the path of the field."""
 
+    __slots__ = ("_left", "_path", "_what")
+
     def __init__(self, value: Json, *, what: str, path: str = "") -> None:
         self._what = what
         self._path = path
@@ -48,9 +50,10 @@ class Record:
 
     def take(self, field: str) -> Json:
         """Take a field of any type."""
-        if field not in self._left:
-            raise self.error("missing", field)
-        return self._left.pop(field)
+        try:
+            return self._left.pop(field)
+        except KeyError:
+            raise self.error("missing", field) from None
 
     def text(self, field: str, *, max_chars: int = MAX_TEXT_CHARS, pattern: str | None = None) -> str:
         """Take a string, bounded, and of a form if `pattern` names one."""
