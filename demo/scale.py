@@ -35,6 +35,8 @@ from workshop import stock  # noqa: E402
 
 WORKERS = 3
 LIES_EVERY = 50
+AT_ONCE = 32
+"""How many jobs are handed in at one time: the time of their claims is that of the first."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def play(jobs: int, folder: Path) -> Result:
         workers = [stack.enter_context(a_worker(location, key, n + 1)) for n in range(WORKERS)]
         made = 0
         while made < jobs:
-            part = min(256, jobs - made)
+            part = min(AT_ONCE, jobs - made)
             stock(
                 escrow,
                 part,

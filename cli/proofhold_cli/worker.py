@@ -74,7 +74,9 @@ def add_command(
     help="A policy that jobs may name; once for each.",
 )
 @click.option("--parallel", type=click.IntRange(1, 256), default=1, show_default=True, help="Checks at once.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=32, show_default=True, help="Taken at once.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=32, show_default=True, help="Taken at once, at most."
+)
 @click.option(
     "--lease-s", type=click.IntRange(1, 86_400), default=60, show_default=True, help="Kept while it works."
 )

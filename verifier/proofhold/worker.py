@@ -50,6 +50,9 @@ OTHER_PRODUCTS = "escrow.openings"
 """The code of products that come too late: the capture waits for those to which its secret was revealed."""
 GATHER_S = 0.05
 """How long a judged capture waits to be settled with others, until they are a quarter of a batch."""
+AHEAD_S = 1.0
+"""How long what a worker takes may wait there for its check, as far as one can tell: nobody else can take it
+meanwhile."""
 SHUTDOWN_S = 5.0
 """How long a worker that stops still tries to say so to a database that does not answer."""
 
@@ -155,7 +158,8 @@ class Terms:
     parallel: int = 1
     """How many checks run at once."""
     batch: int = 32
-    """How many captures are taken at once, and how many results are settled in one transaction at most."""
+    """How many captures are taken at once, and how many results are settled in one transaction, at most.
+    Fewer are taken where checks take long, so that other workers have something to do, too."""
     lease_s: int = 60
     retry_after_s: int = 5
     """How long a capture rests after an attempt that came to nothing."""
@@ -167,6 +171,23 @@ class Terms:
             raise Misuse(f"parallel: got {self.parallel}, expected 1 to {MOST_PARALLEL}")
         if not 1 <= self.batch <= MAX_TAKEN:
             raise Misuse(f"batch: got {self.batch}, expected 1 to {MAX_TAKEN}")
+
+
+class Pace:
+    """How long checks take lately, and so how many of them are worth taking."""
+
+    def __init__(self) -> None:
+        self._usual_s: float | None = None
+
+    def note(self, check_s: float) -> None:
+        """Take note of how long a check took."""
+        self._usual_s = check_s if self._usual_s is None else 0.8 * self._usual_s + 0.2 * check_s
+
+    def ahead(self, parallel: int) -> int:
+        """Give how many checks keep so many threads busy for `AHEAD_S`; one each as long as nobody knows."""
+        if self._usual_s is None:
+            return parallel
+        return max(parallel, int(parallel * AHEAD_S / max(self._usual_s, 1e-6)))
 
 
 class Worker:
@@ -212,6 +233,7 @@ class Worker:
             settled=0,
             kept=0,
         )
+        self._pace = Pace()
         self._under_way: dict[Future[Judged], Lease] = {}
         self._suspect: Lease | None = None
         self._paying: Future[Pumped] | None = None
@@ -253,8 +275,9 @@ class Worker:
 
     def _take(self, pool: ThreadPoolExecutor) -> int:
         """Take as much as may wait here, once half of it is done: a lease that waits keeps others from it."""
+        parallel, batch = self._terms.parallel, self._terms.batch
         beside_suspect = any(lease.is_suspect for lease in self._under_way.values())
-        most = self._terms.parallel if beside_suspect else self._terms.batch
+        most = parallel if beside_suspect else min(batch, self._pace.ahead(parallel))
         room = most - len(self._under_way)
         if room <= 0 or (room < most / 2 and not beside_suspect):
             return 0
@@ -270,8 +293,15 @@ class Worker:
             if lease.is_suspect:
                 self._suspect = lease
             else:
-                self._under_way[pool.submit(self._judge, lease)] = lease
+                self._under_way[pool.submit(self._check, lease)] = lease
         return len(leases)
+
+    def _check(self, lease: Lease) -> Judged:
+        began = time.monotonic()
+        try:
+            return self._judge(lease)
+        finally:
+            self._pace.note(time.monotonic() - began)
 
     def _begin_suspect(self, pool: ThreadPoolExecutor) -> None:
         """Begin a check that may take this worker down, once it does not have to wait for others."""
@@ -285,7 +315,7 @@ class Worker:
                 raise
             self._log(f"{lease.hold}:{lease.seq}: {refusal}")
         else:
-            self._under_way[pool.submit(self._judge, lease)] = lease
+            self._under_way[pool.submit(self._check, lease)] = lease
         self._suspect = None
 
     def _keep(self, leases: Sequence[Lease]) -> None:
