@@ -144,7 +144,7 @@ class Model:
 
     def enqueue(self, hold: ModelHold, name: str, seq: int, now: int) -> None:
         capture = self.claimed(hold, seq)
-        if capture.is_decided:
+        if capture.state not in ("claimed", "verifying"):
             raise No
         leased = capture.state == "verifying" and capture.due is not None
         self.queue[name, seq] = (capture.due or now) if leased else now
