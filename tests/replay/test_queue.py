@@ -18,7 +18,7 @@ from proofhold.escrow import Refused, State
 from proofhold.exchange import Bundle
 from proofhold.receipt import Receipt
 from proofhold.replay.queue import MAX_ATTEMPTS, CheckKey, Lease, MemoryQueue, work
-from proofhold.replay.rerun import Rerunner, compare_segment
+from proofhold.replay.rerun import Rerunner, compare_run
 from proofhold.replay.segments import distances
 from proofhold.runner import DEFAULT_DEADLINE_S, ProcessRunner, Task
 from replay_exchanges import honest_run
@@ -181,7 +181,7 @@ class Murderous:
         self._runner, self.deaths, self.checks = runner, deaths, 0
 
     def run(self, task: Task, *parts: bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> bytes:
-        if task is compare_segment:
+        if task is compare_run:
             self.checks += 1
             if self.checks <= self.deaths:
                 self._runner.run(die, str(int(SIGKILL)).encode())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +17,12 @@ from judging import (
     NOW,
     AnsweringRunner,
     FailingRunner,
+    altered,
     entry,
     logits,
     make_job,
     proved,
+    proved_input,
     resigned,
     reveal,
     runner,
@@ -26,6 +32,7 @@ from judging import (
     unproved,
 )
 from proofhold.backends.replay import RUN_DEADLINE_S, ReplayBackend
+from proofhold.canonical import file_digest
 from proofhold.catalogue import Entry
 from proofhold.core import (
     Answer,
@@ -40,10 +47,10 @@ from proofhold.core import (
     Unclear,
 )
 from proofhold.exchange import Bundle
-from proofhold.execution import run_model
 from proofhold.job import PPM
-from proofhold.payload import Document, Payload, Tensor, Tensors, encode_payload
+from proofhold.payload import Document, Payload, Tensor, Tensors
 from proofhold.replay.compare import relative_l2
+from proofhold.replay.rerun import RESIDUALS, compare_run
 from proofhold.runner import Runner
 from proofhold.sampling import commitment
 
@@ -187,11 +194,21 @@ def test_the_commitment_is_bound_to_the_jobs_nonce() -> None:
 # --- the re-execution -----------------------------------------------------------------------------------
 
 
+def far(*distances: float) -> AnsweringRunner:
+    """A worker that found the outputs to be so far from what came out."""
+    return AnsweringRunner(RESIDUALS + struct.pack(f"!{len(distances)}d", *distances))
+
+
 def test_it_runs_the_published_model_on_the_buyers_input() -> None:
-    asked = AnsweringRunner(encode_payload(unproved().exchange.output))
+    asked, given, claimed = far(0.0), proved_input(), unproved().exchange.output
+    assert isinstance(claimed, Tensors)
     assert finding(check(at_rate(PPM), reveal(), using=asked))
-    expected = (entry().model_bytes(), encode_payload(unproved().exchange.input))
-    assert asked.asked == [(run_model, expected, RUN_DEADLINE_S)]
+    [(task, (request, source, *tensors), deadline_s)] = asked.asked
+    assert (task, deadline_s) == (compare_run, RUN_DEADLINE_S)
+    wanted = json.loads(request)
+    assert (wanted["model"], wanted["segment"], wanted["is_path"]) == (entry().model, None, True)
+    assert file_digest(Path(source.decode()).read_bytes()) == entry().model
+    assert tensors == [tensor.data for tensor in (*given.items, *claimed.items)]
     assert RUN_DEADLINE_S == 120.0
 
 
@@ -209,29 +226,26 @@ def test_another_input_is_a_measured_mismatch() -> None:
 
 @pytest.mark.parametrize(("factor", "within"), [(1 + 0.9e-5, True), (1 + 1.1e-5, False), (1 - 1.1e-5, False)])
 def test_the_pinned_tolerance_decides(factor: float, within: bool) -> None:
-    claimed = unproved().exchange.output
-    assert isinstance(claimed, Tensors)
-    ours = Tensors.of([("logits", (claimed.items[0].numpy().astype("float64") * factor))])
-    judged = check(at_rate(PPM), reveal(), using=AnsweringRunner(encode_payload(ours)))
+    def scale(array: Any) -> None:
+        array *= factor
+
+    judged = check(at_rate(PPM, altered(unproved().exchange.output, scale)), reveal())
     assert isinstance(judged, Finding if within else Refuted)
 
 
-def test_a_distance_of_just_the_tolerance_is_within() -> None:
+@pytest.mark.parametrize(("distance", "within"), [(0.25, True), (math.nextafter(0.25, 1), False)])
+def test_a_distance_of_just_the_tolerance_is_within(distance: float, within: bool) -> None:
     lock = entry().replay
     assert lock is not None
     known = replace(entry(), replay=replace(lock, relative_l2=0.25))
-    bundle = at_rate(PPM, logits(1.25, dtype="float32"))
-    judged = check(bundle, reveal(), using=AnsweringRunner(encode_payload(logits(1.0))), known=known)
-    assert finding(judged).facts["relative_l2"] == "0.25"
+    judged = check(at_rate(PPM), reveal(), using=far(distance), known=known)
+    assert isinstance(judged, Finding if within else Refuted)
+    assert not within or finding(judged).facts["relative_l2"] == "0.25"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_recomputed_output_that_is_not_finite_matches_nothing(number: float) -> None:
-    mismatch(check(at_rate(PPM), reveal(), using=AnsweringRunner(encode_payload(logits(number)))))
-
-
-def test_an_output_that_the_run_does_not_give_matches_nothing() -> None:
-    mismatch(check(at_rate(PPM), reveal(), using=AnsweringRunner(encode_payload(logits(1.0, name="other")))))
+def test_a_distance_that_is_no_number_is_within_nothing(number: float) -> None:
+    mismatch(check(at_rate(PPM), reveal(), using=far(number)))
 
 
 def test_a_run_that_fails_is_retried() -> None:
@@ -239,15 +253,16 @@ def test_a_run_that_fails_is_retried() -> None:
     unclear(judged, "replay.run_failed", "nobody", NeedKind.RETRY)
 
 
-def test_a_run_that_gives_nonsense_is_retried() -> None:
-    judged = check(at_rate(PPM), reveal(), using=AnsweringRunner(b"nonsense"))
+@pytest.mark.parametrize("answer", [b"", b"nonsense", RESIDUALS, RESIDUALS + bytes(16)])
+def test_a_run_that_gives_nonsense_is_retried(answer: bytes) -> None:
+    judged = check(at_rate(PPM), reveal(), using=AnsweringRunner(answer))
     unclear(judged, "replay.run_failed", "nobody", NeedKind.RETRY)
 
 
-def test_a_run_that_gives_a_document_is_our_fault() -> None:
-    document = encode_payload(Document("text/plain", b"1"))
-    judged = check(at_rate(PPM), reveal(), using=AnsweringRunner(document))
-    unclear(judged, "replay.run_failed", "verifier", NeedKind.RETRY)
+def test_an_input_that_the_lock_does_not_know_is_not_run() -> None:
+    """A verdict finds that out before; whoever asks the backend itself gets no answer for it."""
+    bundle = resigned(at_rate(PPM), payload=shifted(proved_input(), 0.0, dtype="float64"))
+    unclear(check(bundle, reveal()), "replay.run_failed", "nobody", NeedKind.RETRY)
 
 
 # --- the form of the output -----------------------------------------------------------------------------

@@ -47,16 +47,15 @@ from proofhold.core import (
 )
 from proofhold.errors import Malformed, Misuse
 from proofhold.exchange import Exchange
-from proofhold.execution import run_model
 from proofhold.job import REPLAY_KIND as KIND
 from proofhold.keys import Signed
 from proofhold.locks import ReplayLock
-from proofhold.payload import Payload, Tensors, decode_payload, encode_payload
+from proofhold.payload import Payload, Tensors
 from proofhold.replay.compare import is_finite
 from proofhold.replay.products import SUBJECT, fits, read_pieces
 from proofhold.replay.producttasks import ProductRunner
 from proofhold.replay.rerun import Rerunner
-from proofhold.replay.segments import Committed, compared, distances, opened
+from proofhold.replay.segments import Committed, distances, opened
 from proofhold.replay.trace import TraceHasher
 from proofhold.runner import Runner, RunnerError
 from proofhold.sampling import (
@@ -135,13 +134,10 @@ class ReplayBackend:
 
     def _rerun(self, entry: Entry, lock: ReplayLock, exchange: Exchange, facts: dict[str, str]) -> Check:
         """Run the whole model again (steps 5 and 6): for a claim without a trace, or a model without cuts."""
-        encoded = self.runner.run(
-            run_model, entry.model_bytes(), encode_payload(exchange.input), deadline_s=self.deadline_s
-        )
-        claimed, recomputed = exchange.output, decode_payload(encoded)
-        if not isinstance(claimed, Tensors) or not isinstance(recomputed, Tensors):
-            return _unclear("replay.run_failed", "the model gave no tensors", Fault.VERIFIER, NeedKind.RETRY)
-        found = compared(lock, claimed.items, recomputed.items)
+        given, claimed = exchange.input, exchange.output
+        if not isinstance(given, Tensors) or not isinstance(claimed, Tensors):
+            raise Misuse("only a claim on tensors can be run again")
+        found = self._rerunner(entry, lock).whole(given.items, claimed.items)
         return _judge(found, lock.relative_l2, "the model", facts)
 
     def _rerunner(self, entry: Entry, lock: ReplayLock) -> Rerunner:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 SESSIONS_KEPT = 32
 MAX_RUN_BYTES = 256 * 2**20
+WHOLE = -1
+"""In place of a segment's number: the model as it was published."""
+RESIDUALS = b"residuals:"
+"""What an answer of residuals begins with: any eight bytes are a number, also those of a broken worker."""
 _RESIDUAL = struct.Struct("!d")
 
 
@@ -87,41 +91,63 @@ class Rerunner:
         """Run one segment, and give how far each of its claimed outputs is from what came out.
 
         Compared where it ran, so that what comes out does not travel. What goes there goes as it is: the lock
-        says what it is. Raises as `segment` does.
+        says what it is.
 
         Raises:
-            Misuse: a tensor is not the lock's.
+            RunnerError: no result.
+            Malformed: a tensor is not the lock's, or the worker sent something else than residuals.
 
         """
-        pinned, tensors = self.lock.segments[index], (*inputs, *claimed)
+        pinned = self.lock.segments[index]
+        return self._compared(self._segment_request(index), pinned.inputs, pinned.outputs, inputs, claimed)
+
+    def whole(self, inputs: Sequence[Tensor], claimed: Sequence[Tensor]) -> Mapping[str, float]:
+        """Run the whole model, and give how far each of its outputs is from the claim's; as `residuals`."""
+        taken, given = (tuple(spec.name for spec in specs) for specs in (self.lock.inputs, self.lock.outputs))
+        if WHOLE not in self._asked_of:
+            self._asked_of[WHOLE] = self._request(taken, given, None)
+        return self._compared(self._asked_of[WHOLE], taken, given, inputs, claimed)
+
+    def _compared(
+        self,
+        request: bytes,
+        taken: Sequence[str],
+        given: Sequence[str],
+        inputs: Sequence[Tensor],
+        claimed: Sequence[Tensor],
+    ) -> Mapping[str, float]:
+        tensors = (*inputs, *claimed)
         got = [[t.name, t.dtype, list(t.shape)] for t in tensors]
-        if got != [[name, *self._forms[name]] for name in (*pinned.inputs, *pinned.outputs)]:
-            raise Misuse(f"segment {index}: these are not the tensors that it takes and gives: {got}"[:500])
+        if got != [[name, *self._forms[name]] for name in (*taken, *given)]:
+            raise Malformed("residuals.form", f"these are not the tensors that the lock names: {got}"[:500])
         answer = self._runner.run(
-            compare_segment,
-            self._segment_request(index),
+            compare_run,
+            request,
             self._source,
             *(tensor.data for tensor in tensors),
             deadline_s=self._deadline_s,
         )
-        if len(answer) != len(pinned.outputs) * _RESIDUAL.size:
-            raise Malformed("residuals.malformed", f"{len(answer)} bytes for {len(pinned.outputs)} residuals")
-        return {
-            name: value for name, (value,) in zip(pinned.outputs, _RESIDUAL.iter_unpack(answer), strict=True)
-        }
+        head, body = answer[: len(RESIDUALS)], answer[len(RESIDUALS) :]
+        if head != RESIDUALS or len(body) != len(given) * _RESIDUAL.size:
+            raise Malformed("residuals.malformed", f"{len(answer)} bytes, expected {len(given)} residuals")
+        return {name: value for name, (value,) in zip(given, _RESIDUAL.iter_unpack(body), strict=True)}
 
     def _segment_request(self, index: int) -> bytes:
         if index not in self._asked_of:
-            segment, forms = self.lock.segments[index], self._forms
-            request = {
-                "inputs": list(segment.inputs),
-                "norms": {name: self.lock.norms.get(name, 0.0) for name in segment.outputs},
-                "outputs": list(segment.outputs),
-                "ports": {name: forms[name] for name in (*segment.inputs, *segment.outputs)},
-                "segment": segment.model,
-            }
-            self._asked_of[index] = encode_request(self.request | request)
+            segment = self.lock.segments[index]
+            self._asked_of[index] = self._request(segment.inputs, segment.outputs, segment.model)
         return self._asked_of[index]
+
+    def _request(self, inputs: Sequence[str], outputs: Sequence[str], segment: Digest | None) -> bytes:
+        """Write what a run of a segment, or of the whole model (None), is asked for."""
+        request = {
+            "inputs": list(inputs),
+            "norms": {name: self.lock.norms.get(name, 0.0) for name in outputs},
+            "outputs": list(outputs),
+            "ports": {name: self._forms[name] for name in (*inputs, *outputs)},
+            "segment": segment,
+        }
+        return encode_request(self.request | request)
 
     def traced(self, nonce: bytes, inputs: Sequence[Tensor], *, wanted: Sequence[str] = ()) -> Traced:
         """Run the whole model once and hash what crosses the cuts; raises as `segment` does.
@@ -180,11 +206,11 @@ def run_segment(request: bytes, source: bytes, tensors: bytes) -> bytes:
     return pack_tensors(_outputs(session, asked["outputs"], tensors))
 
 
-def compare_segment(request: bytes, source: bytes, *tensors: bytes) -> bytes:
-    """Run one segment and compare it with what was claimed; the task behind `Rerunner.residuals`.
+def compare_run(request: bytes, source: bytes, *tensors: bytes) -> bytes:
+    """Run a segment or a model, and compare with what was claimed: the task behind `Rerunner.residuals`.
 
-    `tensors` are the bytes of the segment's inputs and of its claimed outputs. Gives, for each of the latter,
-    a residual of eight bytes.
+    `tensors` are the bytes of the inputs and of the claimed outputs. Gives `RESIDUALS`, and eight bytes for
+    each of the latter.
 
     Raises:
         Misuse: as `run_segment` does, or for bytes that are no such tensors.
@@ -198,10 +224,11 @@ def compare_segment(request: bytes, source: bytes, *tensors: bytes) -> bytes:
     }
     session = _segment_session(asked, source)
     values = session.run(asked["outputs"], {name: given[name] for name in asked["inputs"]})
-    return b"".join(
+    found = (
         _RESIDUAL.pack(residual(given[name], value, asked["norms"][name]))
         for name, value in zip(asked["outputs"], values, strict=True)
     )
+    return b"".join((RESIDUALS, *found))
 
 
 @functools.lru_cache(maxsize=SESSIONS_KEPT)

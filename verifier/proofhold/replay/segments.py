@@ -7,14 +7,14 @@ holds itself, to the root as well. So none fits a root of another input, or one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proofhold.canonical import Digest
 from proofhold.errors import Malformed
 from proofhold.locks import ReplayLock
 from proofhold.payload import Tensor
-from proofhold.replay.compare import is_finite, relative_l2
+from proofhold.replay.compare import is_finite
 from proofhold.replay.opening import Opening
 from proofhold.replay.rerun import Rerunner
 from proofhold.replay.trace import TraceHasher
@@ -98,16 +98,3 @@ def distances(rerunner: Rerunner, segment: int, tensors: Mapping[str, Tensor]) -
     given, claimed = ([tensors[name] for name in names] for names in (pinned.inputs, pinned.outputs))
     found = rerunner.residuals(segment, given, claimed)
     return {name: found.get(name, math.inf) for name in pinned.outputs}
-
-
-def compared(
-    lock: ReplayLock, claimed: Sequence[Tensor], recomputed: Sequence[Tensor]
-) -> Mapping[str, float]:
-    """Give the residual of each claimed tensor; infinite where one was not recomputed."""
-    ours = {tensor.name: tensor for tensor in recomputed}
-    return {
-        tensor.name: relative_l2(tensor, ours[tensor.name], lock.norms.get(tensor.name, 0.0))
-        if tensor.name in ours
-        else math.inf
-        for tensor in claimed
-    }
