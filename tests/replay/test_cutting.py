@@ -156,6 +156,21 @@ def test_committing_costs_a_provider_little() -> None:
     assert [cut.port.name for cut in choose(Analysis((large, small), (), 0.01)).chosen] == ["b"]
 
 
+def test_what_cannot_all_be_afforded_is_not_given_up_at_once() -> None:
+    """The blocks of a residual network: large tensors at first, then smaller ones; five segments of six."""
+    places = ((0.23, 8), (0.43, 4), (0.64, 2), (0.75, 2), (0.85, 1))
+    names = "abcde"
+    blocks = tuple(
+        candidate(name, before, *names[index + 1 :], "y", size=200_000 * size)
+        for index, (name, (before, size)) in enumerate(zip(names, places, strict=True))
+    )
+
+    def segments(run_s: float) -> int:
+        return len(choose(Analysis(blocks, (), run_s)).shares)
+
+    assert [segments(run_s) for run_s in (0.2, 0.18, 0.1, 0.01)] == [6, 5, 5, 1]
+
+
 def test_a_small_model_is_run_again_whole() -> None:
     """Where a whole run takes less than two openings cost, no cut is worth its leaf."""
     cut = (candidate("a", 0.5, "y"),)

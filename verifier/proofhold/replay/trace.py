@@ -24,6 +24,7 @@ from proofhold.payload import Tensor
 from proofhold.records import Record
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 Hash: TypeAlias = bytes
@@ -69,7 +70,7 @@ class TraceHasher:
             array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         # An array without elements has no buffer to cast.
         data = array.data.cast("B") if array.size else b""
-        return self._leaf(name, array.dtype.name, array.shape, data)
+        return self._leaf(name, _name_of(array.dtype), array.shape, data)
 
     def node(self, left: Hash, right: Hash) -> Hash:
         """Hash two subtrees into one."""
@@ -203,6 +204,12 @@ def parse_hashes(values: Json, *, max_items: int) -> tuple[Hash, ...] | None:
         return None
     data = bytes.fromhex(text)
     return tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES))
+
+
+@functools.lru_cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """Name a dtype as payloads do: numpy itself works it out in Python, each time."""
+    return dtype.name
 
 
 @functools.lru_cache(maxsize=MAX_LEAVES)

@@ -28,7 +28,7 @@ from proofhold.payload import ITEM_BYTES, MAX_NAME_CHARS, MAX_RANK
 from proofhold.replay.packed import unpack_tensors
 from proofhold.replay.surgery import ELEMENT_TYPES, Port, closure, expose, extract, model_inputs, parse, reads
 
-PROFILED_RUNS = 8
+PROFILED_RUNS, TIMED_RUNS = 8, 16
 MAX_NODES = 20_000
 MAX_CANDIDATES = 512
 MAX_INPUT_BYTES = 64 * 2**20
@@ -212,7 +212,7 @@ def _time(fixed: bytes, feed: Mapping[str, Any]) -> float:
 
     session = onnxruntime.InferenceSession(fixed, _options(SERVED_LEVEL), providers=["CPUExecutionProvider"])
     seconds = []
-    for _ in range(PROFILED_RUNS):
+    for _ in range(TIMED_RUNS):
         began = time.process_time()
         session.run(None, dict(feed))
         seconds.append(time.process_time() - began)

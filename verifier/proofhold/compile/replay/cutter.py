@@ -54,8 +54,8 @@ class Cuts:
 def choose(analysis: Analysis, limits: Limits = Limits()) -> Cuts:
     """Choose cuts within the limits; none where no cut is worth it.
 
-    Dynamic programming over the candidates in order: the sum of squared shares, which is least when they are
-    equal, and the cost of committing to the boundaries.
+    Dynamic programming over the candidates in order, by the sum of squared shares and what committing to the
+    boundaries costs.
     """
     usable = [c for c in analysis.candidates if c.again <= MAX_AGAIN and c.before >= LEAST_SHARE]
     usable = sorted((c for c in usable if c.before <= 1 - LEAST_SHARE), key=lambda c: c.before)
@@ -64,30 +64,42 @@ def choose(analysis: Analysis, limits: Limits = Limits()) -> Cuts:
         segments = min(segments, max(1, int(analysis.run_s / limits.least_segment_s)))
     # Every segment has weights of its own: in one without, whoever serves other weights is honest.
     usable = [c for c in usable if 0 < c.weights < ALL_WEIGHTS]
-    chain: tuple[Candidate, ...] = ()
-    for weight in WEIGHTS:
-        chain = _best_chain(usable, segments, weight, analysis.run_s)
-        if sum(_committing(cut, analysis.run_s) for cut in chain) <= limits.most_committing:
-            break
-    else:
-        chain = ()
+    chain = _affordable(usable, segments, analysis.run_s, limits.most_committing)
     shares = [_share(start, end) for start, end in zip([None, *chain], [*chain, None], strict=True)]
     return Cuts(chain, tuple(shares))
 
 
-def _best_chain(
-    usable: Sequence[Candidate], segments: int, weight: float, run_s: float
+def _affordable(
+    usable: Sequence[Candidate], segments: int, run_s: float, most_committing: float
 ) -> tuple[Candidate, ...]:
-    best: _State = (1.0, ())  # one segment, nothing to commit to
+    """Give the best chain that costs no more than it may.
+
+    A weight alone leaves gaps: from one to the next, three cuts may go at once. So the best chain of each
+    number of cuts is looked at, of each weight until the best of all numbers is affordable.
+    """
+    found: list[_State] = [(1.0, ())]
+    for weight in WEIGHTS:
+        states = _best_chains(usable, segments, weight, run_s)
+        for _, chain in states:
+            cost = sum(_committing(cut, run_s) for cut in chain)
+            if cost <= most_committing:
+                found.append((_imbalance(chain) + cost, chain))
+        _, best = min(states, key=lambda state: state[0])
+        if sum(_committing(cut, run_s) for cut in best) <= most_committing:
+            return min(found, key=lambda state: state[0])[1] if weight > WEIGHTS[0] else best
+    return ()
+
+
+def _best_chains(usable: Sequence[Candidate], segments: int, weight: float, run_s: float) -> list[_State]:
+    """Give for each number of cuts the chain with the least penalty at this weight."""
+    found: list[_State] = [(1.0, ())]  # one segment, nothing to commit to
     # states[i]: the least penalty of a chain of cuts that ends at candidate i, with the chain.
     states: list[_State] = []
     for count in range(1, segments):
         states = [_extend(candidate, usable, states, count, weight, run_s) for candidate in usable]
-        for penalty, chain in states:
-            if chain:
-                closed = penalty + _share(chain[-1], None) ** 2
-                best = min(best, (closed, chain), key=lambda state: state[0])
-    return best[1]
+        closed = [(penalty + _share(chain[-1], None) ** 2, chain) for penalty, chain in states if chain]
+        found += [min(closed, key=lambda state: state[0])] if closed else []
+    return found
 
 
 def _extend(
@@ -115,6 +127,12 @@ def _extend(
 def _share(start: Candidate | None, end: Candidate | None) -> float:
     begun, again = (start.before, start.again) if start else (0.0, 0.0)
     return (end.before if end else 1.0) - begun + again
+
+
+def _imbalance(chain: Sequence[Candidate]) -> float:
+    """Give the sum of the squared shares, which is least where they are equal."""
+    ends = (*chain, None)
+    return sum(_share(start, end) ** 2 for start, end in zip((None, *chain), ends, strict=True))
 
 
 def _committing(candidate: Candidate, run_s: float) -> float:
