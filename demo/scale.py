@@ -205,6 +205,8 @@ strong {{ font-size: 1.3em; }}
 released, as the job agreed, and its receipt says so. What keeps lies from paying is the bond.</p>
 <h2>What the attempts came to</h2>{table(("outcome", "attempts"), [*sorted(result.attempts.items())])}
 <h2>Who did it</h2>{table(("worker", "settled", "kept"), [*result.workers])}
+<p>Whoever asks first gets what is there, as much as keeps it busy for a second. Where one keeps up with
+what is handed in, the others find little; with checks that take long they share.</p>
 <p>{result.rows:,} moves in the log, {result.size_bytes / 2**20:.0f} MiB in the database,
 {result.size_bytes / result.jobs:,.0f} bytes a job, its receipt included.</p>
 </html>
