@@ -55,6 +55,8 @@ class ModelCapture:
 class ModelHold:
     price: int
     bond: int
+    """What is left of it: silence costs some."""
+    penalty: int
     claim_by: int
     verification_s: int
     dispute_s: int
@@ -344,21 +346,29 @@ class Model:
         capture.state, capture.due = ("releasing" if release else "refunding"), None
 
     def bond(self, hold: ModelHold, capture: ModelCapture, event: str, now: int) -> None:
-        capture.blamed = event != "free"
+        capture.blamed = event in ("freeze", "slash")
         if hold.bond_state in ("free", "slashed"):
             return
+        others = any(not c.is_decided or c.blamed for c in hold.captures)
         if event == "freeze":
             due = now + max(hold.freeze_s, hold.dispute_s)
             hold.bond_state, hold.bond_due = "frozen", max(due, hold.bond_due or 0)
-        elif event == "penalise":  # all of it: the jobs' penalty is their bond
-            self.end_bond(hold, treasury=hold.bond)
+        elif event == "penalise":
+            fine = min(hold.penalty, hold.bond)
+            hold.bond -= fine
+            self.money[""] += fine
+            if others:
+                due = now + max(hold.freeze_s, hold.dispute_s)
+                hold.bond_state, hold.bond_due = "frozen", max(due, hold.bond_due or 0)
+            else:
+                self.end_bond(hold, provider=hold.bond)
         elif event == "slash":
             lost = 0
             if capture.state in ("releasing", "released"):
                 lost = (capture.amount or 0) - capture.base
             amends = min(hold.bond, lost)
             self.end_bond(hold, buyer=amends, treasury=hold.bond - amends, slashed=True)
-        elif any(not c.is_decided or c.blamed for c in hold.captures):
+        elif others:
             pass
         elif hold.unbonding_s and capture.amount is not None:
             hold.bond_state, hold.bond_due = "unbonding", now + hold.unbonding_s

@@ -164,6 +164,64 @@ def test_one_conviction_takes_the_bond_once(scene: Scene) -> None:
     assert pay(scene) == {PAYEE: 0, BUYER.public: 0, PROVIDER.public: -BOND}
 
 
+def test_one_conviction_is_enough_whatever_others_say(scene: Scene) -> None:
+    hold = scene.fund(**METERED)
+    claim(scene, hold, 0, 100)
+    claim(scene, hold, 1, PRICE)
+    for seq, outcome in ((0, Adjudged.CONVICTED), (1, Adjudged.ACQUITTED)):
+        rule(scene, hold, seq, Ruling.DISPUTE)
+        scene.escrow.adjudicate(hold.id, seq, outcome, transcript=b"%d" % seq, now=scene.now)
+    assert scene.bond(hold) == "slashed"
+    assert scene.escrow.audit() == ()
+
+
+def test_silence_about_one_capture_leaves_the_bond_to_answer_for_the_others(scene: Scene) -> None:
+    """Else a provider about to be convicted would be silent about another capture, and have the rest back."""
+    hold = scene.fund(**METERED, withholding_penalty=BOND // 4)
+    claim(scene, hold, 0, 100)
+    rule(scene, hold, 0, Ruling.DISPUTE)
+    claim(scene, hold, 1, PRICE)
+    be_silent(scene, hold, 1)
+    assert scene.bond(hold) == "frozen"
+    assert scene.amount("", AccountKind.TREASURY) == BOND // 4
+    scene.escrow.adjudicate(hold.id, 0, Adjudged.CONVICTED, transcript=b"t", now=scene.now)
+    assert scene.bond(hold) == "slashed"
+    assert scene.amount("", AccountKind.TREASURY) == BOND
+    assert pay(scene) == {PAYEE: 0, BUYER.public: 0, PROVIDER.public: -BOND}
+
+
+def test_each_silence_costs_its_penalty_and_the_rest_comes_back(scene: Scene) -> None:
+    hold = scene.fund(**METERED, withholding_penalty=BOND // 4)
+    claim(scene, hold, 0, 100)
+    be_silent(scene, hold, 0)
+    assert scene.bond(hold) == "frozen", "the second capture is still to come"
+    claim(scene, hold, 1, PRICE)
+    be_silent(scene, hold, 1)
+    assert scene.bond(hold) == "free"
+    assert scene.amount("", AccountKind.TREASURY) == 2 * (BOND // 4)
+    assert pay(scene) == {PAYEE: 0, BUYER.public: 0, PROVIDER.public: -2 * (BOND // 4)}
+
+
+def test_a_capture_that_ends_well_frees_what_an_earlier_silence_left(scene: Scene) -> None:
+    hold = scene.fund(**METERED, withholding_penalty=BOND // 4)
+    claim(scene, hold, 0, 100)
+    be_silent(scene, hold, 0)
+    claim(scene, hold, 1, PRICE)
+    rule(scene, hold, 1, Ruling.RELEASE)
+    assert scene.bond(hold) == "free"
+    assert pay(scene)[PROVIDER.public] == -(BOND // 4)
+
+
+def be_silent(scene: Scene, hold: HoldRecord, seq: int) -> None:
+    """Let the provider be asked for an opening, and not answer."""
+    scene.escrow.begin_verification(hold.id, seq, lease_s=10, now=scene.now)
+    due = scene.escrow.await_opening(hold.id, seq, now=scene.now).due
+    assert due is not None
+    scene.now = due
+    scene.escrow.run_timers(scene.now)
+    assert scene.escrow.hold(hold.id).capture(seq).state == "refunding"
+
+
 def test_a_sample_that_the_first_claim_reveals_is_none(scene: Scene) -> None:
     with refused("job.captures_sampled"):
         scene.fund(captures=2, sampling_rate_ppm=PPM - 1)

@@ -49,6 +49,7 @@ TERMS = st.fixed_dictionaries(
         "freeze_s": st.sampled_from([0, 60]),
         "verification_s": st.sampled_from([5, 40, 400]),
         "bond": st.sampled_from([0, 300, BOND]),
+        "penalty": st.sampled_from([0.0, 0.4, 1.0]),
         "most": st.sampled_from([1, 1, 3]),
         "fee": st.booleans(),
     }
@@ -118,7 +119,7 @@ class Both(RuleBasedStateMachine):
     def fund(self, terms: dict[str, Any]) -> None:
         changes = {
             "bond": terms["bond"],
-            "withholding_penalty": terms["bond"],
+            "withholding_penalty": int(terms["bond"] * terms["penalty"]),
             "captures": terms["most"],
             "sampling_rate_ppm": PPM,
             "fee": FEE if terms["fee"] else None,
@@ -133,7 +134,8 @@ class Both(RuleBasedStateMachine):
         record = self.scene.fund(**changes)
         job = record.job.document
         made = ModelHold(
-            *(job.price, job.bond, job.claim_by, job.verification_s, job.dispute_s, job.freeze_s),
+            *(job.price, job.bond, job.withholding_penalty),
+            *(job.claim_by, job.verification_s, job.dispute_s, job.freeze_s),
             job.answer_s,
             *(30, job.captures, 0 if job.fee is None else job.fee.ppm),
             [ModelCapture(0, job.claim_by + 1)],

@@ -51,12 +51,19 @@ _HOLDS = (
     " JOIN capture ON capture.hold = hold.id"
     " GROUP BY hold.id, body, bond_state, hold.undecided, hold.blamed"
 )
+_FINES = (
+    "SELECT hold, count(*) AS fines FROM transition WHERE subject = 'bond' AND event = 'fine' GROUP BY hold"
+)
 _SLASHED = (
-    "SELECT hold.id, bond_state, outcome, coalesce(-amount, 0) AS taken FROM hold"
-    " LEFT JOIN adjudication AS a ON a.hold = hold.id"
+    "SELECT hold.id, bond_state, convicted, coalesce(-amount, 0) AS taken FROM hold"
+    " LEFT JOIN (SELECT hold, min(at) AS convicted FROM adjudication WHERE outcome = 'convicted'"
+    " GROUP BY hold) AS a ON a.hold = hold.id"
     " LEFT JOIN transfer ON key = 'slash:' || hold.id"
     " LEFT JOIN entry ON entry.transfer = transfer.id AND amount < 0"
-    " WHERE (bond_state = 'slashed') <> coalesce(outcome = 'convicted', FALSE)"
+    " WHERE (bond_state = 'slashed') <> (convicted IS NOT NULL)"
+    # What is over cannot be slashed any more: a capture may be convicted after another ended the bond's way.
+    " AND NOT EXISTS (SELECT 1 FROM transition AS t WHERE t.hold = hold.id AND t.subject = 'bond'"
+    " AND t.target = 'free' AND t.at <= convicted)"
 )
 
 _STANDINGS = (
@@ -158,6 +165,7 @@ def _money(tx: Transaction) -> Iterator[Difference]:
         if ordered.get(at, {}) != expected:
             text = f"payments of {ordered.get(at, {})} are ordered, expected {expected} when {state}"
             yield Difference(name, text)
+    fines = {row["hold"]: row["fines"] for row in tx.execute(_FINES)}
     for row in tx.execute(_HOLDS).fetchall():
         job, bond = read_job(bytes(row["body"])).document, BondState(row["bond_state"])
         for what in ("undecided", "blamed"):
@@ -167,7 +175,8 @@ def _money(tx: Transaction) -> Iterator[Difference]:
         lies, due = held.get(("hold", row["id"]), 0), left.get(row["id"], 0)
         if lies != due:
             yield Difference(f"hold {row['id']}", f"{lies} lie in it, not {due}")
-        stake = 0 if bond in (BondState.FREE, BondState.SLASHED) else job.bond
+        is_over = bond in (BondState.FREE, BondState.SLASHED)
+        stake = 0 if is_over else max(0, job.bond - fines.get(row["id"], 0) * job.withholding_penalty)
         if held.get(("bond", row["id"]), 0) != stake:
             text = f"{held.get(('bond', row['id']), 0)} lie in it, not {stake}, and it is {bond}"
             yield Difference(f"bond {row['id']}", text)
@@ -177,7 +186,8 @@ def _bonds(tx: Transaction) -> Iterator[Difference]:
     """Was each bond taken where a transcript convicts, and only there (PROTOCOL P12)?"""
     for row in tx.execute(_SLASHED):
         text = f"the bond is {row['bond_state']}, {row['taken']} of it was taken, a transcript says"
-        yield Difference(f"bond {row['id']}", f"{text} {row['outcome'] or 'nothing'}")
+        convicts = "nothing" if row["convicted"] is None else "convicted"
+        yield Difference(f"bond {row['id']}", f"{text} {convicts}")
 
 
 def _guard(tx: Transaction) -> Iterator[Difference]:

@@ -251,12 +251,16 @@ def move_bond(books: Books, capture: Capture, event: BondEvent, *, now: int) -> 
     if event is BondEvent.KEEP:
         return capture
     if event in _OF_A_CAPTURE:
-        capture = _blame(books, capture, blamed=event is not BondEvent.FREE)
+        # With its penalty a capture has paid for its silence; what it is blamed for otherwise stays open.
+        capture = _blame(books, capture, blamed=event in (BondEvent.FREEZE, BondEvent.SLASH))
         hold = books.find(HOLD, capture.hold) or {}
         if capture.bond_state in _OVER and capture.job.captures > 1:
             return capture  # another capture of the hold has ended the bond's way before
-        if event is BondEvent.FREE and (hold["undecided"] or hold["blamed"]):
-            return capture  # it answers for the other captures of the hold
+        if hold["undecided"] or hold["blamed"]:  # it answers for the other captures of the hold
+            if event is BondEvent.FREE:
+                return capture
+            if event is BondEvent.PENALISE:
+                event = BondEvent.FINE
         if event is BondEvent.FREE and hold["unbonding_s"] and capture.claimed_at is not None:
             event = BondEvent.UNBOND
     row = bond_move(capture.bond_state, event)
@@ -306,22 +310,25 @@ def _add_capture(
 
 
 def _pay_bond(books: Books, capture: Capture, event: BondEvent, target: BondState, *, now: int) -> None:
-    """Empty the bond's account where its way ends: what is taken goes to the treasury (PROTOCOL P12).
+    """Take from the bond, and empty its account where its way ends: what is taken goes to the treasury (P12).
 
     The buyer's loss is the price, which comes back out of the hold: it never profits from a bond. Where the
     price was released before the transcript came, the loss is made good first.
     """
-    job = capture.job
-    if target not in _OVER:
+    is_over, is_fine = target in _OVER, event is BondEvent.FINE
+    if not is_over and not is_fine:
         return
-    taken = {BondEvent.SLASH: job.bond, BondEvent.PENALISE: job.withholding_penalty}.get(event, 0)
+    job, left = capture.job, ledger.balance_of(books, capture.bond_account)  # less what silence cost before
+    penalty = min(job.withholding_penalty, left)
+    taken = {BondEvent.SLASH: left, BondEvent.PENALISE: penalty, BondEvent.FINE: penalty}.get(event, 0)
     lost = (capture.amount or 0) - capture.base if capture.state in RELEASE_SIDE else 0
     returned = min(taken, lost)
     treasury = Account(AccountKind.TREASURY, "", job.currency.code)
+    why = f"fine:{capture.hold}:{capture.seq}" if is_fine else f"slash:{capture.hold}"
     for key, account, amount in (
-        (f"slash:{capture.hold}", treasury, taken - returned),
+        (why, treasury, taken - returned),
         (f"amends:{capture.hold}", capture.party(job.buyer), returned),
-        (f"free:{capture.hold}", capture.party(job.provider), job.bond - taken),
+        (f"free:{capture.hold}", capture.party(job.provider), left - taken if is_over else 0),
     ):
         if amount:
             ledger.transfer(books, key, capture.bond_account, account, amount, at=now)

@@ -115,6 +115,8 @@ class BondEvent(StrEnum):
     UNBONDED = "unbonded"
     PENALISE = "penalise"
     """Take the withholding penalty, and give the rest back."""
+    FINE = "fine"
+    """What `PENALISE` is while the bond answers for other captures: the rest stays where it is."""
     SLASH = "slash"
     """Take all of it."""
 
@@ -226,6 +228,8 @@ BOND_TABLE: tuple[BondRow, ...] = (
     BondRow(BondState.RESERVED, BondEvent.FREEZE, BondState.FROZEN, "rejected or disputed"),
     BondRow(BondState.RESERVED, BondEvent.PENALISE, BondState.FREE, "no answer in time: less the penalty"),
     BondRow(BondState.FROZEN, BondEvent.PENALISE, BondState.FREE, "no answer in time: less the penalty"),
+    BondRow(BondState.RESERVED, BondEvent.FINE, BondState.FROZEN, "the same, but it answers for others, too"),
+    BondRow(BondState.FROZEN, BondEvent.FINE, BondState.FROZEN, "the same, but it answers for others, too"),
     BondRow(BondState.FROZEN, BondEvent.FREEZE, BondState.FROZEN, "again: the later deadline counts"),
     BondRow(BondState.FROZEN, BondEvent.FREE, BondState.FREE, "accepted, resolved or adjudicated after all"),
     BondRow(BondState.FROZEN, BondEvent.FREEZE_DEADLINE, BondState.FREE, "not adjudicated", Timer.FREEZE),
