@@ -125,6 +125,7 @@ class BondRecord:
 
     state: BondState
     amount: int
+    """Atomic units, as the job says: what silence has cost of it, if anything, is in the history (`fine`)."""
     due: int | None
     """Unix seconds: when a frozen bond becomes free if nobody adjudicates."""
 
