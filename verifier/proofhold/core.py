@@ -237,12 +237,11 @@ class Judgement:
     @cached_property
     def shown(self) -> Mapping[Property, tuple[Assurance, ...]]:
         """Every property that some finding established, with the words it rests on."""
-        shown: dict[Property, tuple[Assurance, ...]] = {}
-        for prop in Property:
-            words = {f.shows[prop] for f in self.findings if prop in f.shows}
-            if words:
-                shown[prop] = tuple(sorted(words))
-        return MappingProxyType(shown)
+        words: dict[Property, set[Assurance]] = {}
+        for finding in self.findings:
+            for prop, word in finding.shows.items():
+                words.setdefault(prop, set()).add(word)
+        return MappingProxyType({prop: tuple(sorted(words[prop])) for prop in Property if prop in words})
 
     @property
     def not_shown(self) -> tuple[Property, ...]:

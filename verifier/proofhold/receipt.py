@@ -351,7 +351,7 @@ def _read(value: Json, envelope: Envelope) -> Receipt:
     inputs = record.record("inputs")
     bundle = inputs.digest("bundle")
     answers = tuple(_read_answer(r) for r in inputs.records("answers", max_items=MAX_ANSWERS))
-    locks = _read_digests(inputs, "locks", max_items=MAX_LOCKS)
+    locks = inputs.digests("locks", max_items=MAX_LOCKS)
     inputs.close()
     needs = tuple(_read_need(r) for r in record.records("needs", max_items=MAX_NEEDS))
     verdict = _build(
@@ -364,9 +364,8 @@ def _read(value: Json, envelope: Envelope) -> Receipt:
         findings=tuple(_read_finding(r) for r in record.records("findings", max_items=MAX_FINDINGS)),
         reasons=tuple(_read_reason(r) for r in record.records("reasons", max_items=MAX_REASONS)),
     )
-    shown = {prop.value: [word.value for word in words] for prop, words in verdict.shown.items()}
-    _expect(record, "shown", shown)
-    _expect(record, "not_shown", [prop.value for prop in verdict.not_shown])
+    _expect(record, "shown", {prop: list(words) for prop, words in verdict.shown.items()})
+    _expect(record, "not_shown", list(verdict.not_shown))
     _expect(outer, "subject", [_subject(verdict.statement, bundle)])
     receipt = Receipt(
         outcome=outcome,
@@ -466,7 +465,7 @@ def _read_finding(record: Record) -> Finding:
             found,
             {name: texts.text(name, max_chars=MAX_DETAIL_CHARS) for name in sorted(facts)},
             tuple(dangers),
-            _read_digests(record, "one_use", max_items=MAX_ONE_USE),
+            record.digests("one_use", max_items=MAX_ONE_USE),
         )
     except Misuse as error:
         raise Malformed("receipt.inconsistent", f"receipt: {error}") from error
@@ -495,11 +494,3 @@ def _read_need(record: Record) -> Need:
 
 def _is_name(value: Json) -> bool:
     return isinstance(value, str) and re.fullmatch(NAME_PATTERN, value, re.ASCII) is not None
-
-
-def _read_digests(record: Record, field: str, *, max_items: int) -> tuple[Digest, ...]:
-    items = record.items(field, max_items=max_items)
-    if not items:
-        return ()
-    reader = Record({str(i): item for i, item in enumerate(items)}, what="receipt", path=record.at(field))
-    return tuple(reader.digest(str(i)) for i in range(len(items)))

@@ -104,6 +104,14 @@ class Record:
             return value
         return self.hexadecimal(field, length_bytes=DIGEST_BYTES)
 
+    def digests(self, field: str, *, max_items: int) -> tuple[Digest, ...]:
+        """Take a list of SHA-256, bounded."""
+        items = self.items(field, max_items=max_items)
+        for index, item in enumerate(items):
+            if type(item) is not str or not _is_digest(item):
+                raise self.error(f"expected a SHA-256 in hexadecimal, got {_kind(item)}", f"{field}[{index}]")
+        return tuple(items)
+
     def base64(self, field: str, *, max_bytes: int) -> bytes:
         """Take bytes in standard base64, padded, in their one encoding."""
         value = self.text(field, max_chars=4 * (max_bytes // 3 + 1))
