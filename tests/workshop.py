@@ -42,6 +42,7 @@ from proofhold.escrow.queue import Lease, adding
 from proofhold.escrow.refusals import EscrowFailure, Refused
 from proofhold.exchange import Bundle, Exchange
 from proofhold.job import Claim, Fee, NamedEvidence, SignedJob, statement_of
+from proofhold.judges import Judged, VerifierJudge
 from proofhold.keys import Signed, SigningKey
 from proofhold.payload import Payload, Tensor, Tensors
 from proofhold.policy import Policy
@@ -51,7 +52,7 @@ from proofhold.runner import InlineRunner, ProcessRunner
 from proofhold.sampling import commitment
 from proofhold.standard import standard_verifier
 from proofhold.verifier import Verifier
-from proofhold.worker import Judged, Terms, VerifierJudge, Worker
+from proofhold.worker import Terms, Worker
 
 T = TypeVar("T")
 

@@ -121,10 +121,11 @@ def run_command(
     from proofhold.catalogue import Catalogue
     from proofhold.escrow.home import open_home
     from proofhold.escrow.rail import LedgerRail
+    from proofhold.judges import VerifierJudge
     from proofhold.keys import SigningKey
     from proofhold.retention import EvidenceFolder
     from proofhold.standard import standard_verifier
-    from proofhold.worker import Terms, VerifierJudge, Worker
+    from proofhold.worker import Terms, Worker
     from proofhold_cli.files import find_evidence, read_policy
     from proofhold_cli.root import find_root
 

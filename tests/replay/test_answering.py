@@ -16,13 +16,14 @@ from proofhold.errors import Misuse
 from proofhold.escrow.states import State
 from proofhold.exchange import Bundle
 from proofhold.job import PPM
+from proofhold.judges import VerifierJudge
 from proofhold.keys import Signed
 from proofhold.provider import open_products
 from proofhold.receipt import Receipt
 from proofhold.replay.products import read_pieces
 from proofhold.sampling import commitment, projection_commitment
 from proofhold.settlement import Outcome, verify_and_settle
-from proofhold.worker import Terms, VerifierJudge, Worker
+from proofhold.worker import Terms, Worker
 from replay_exchanges import Committed, commit, honest_run, nudged, signed_results
 from replay_house import ANSWER_S, BOND, PENALTY, House, open_house
 

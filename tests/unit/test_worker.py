@@ -40,11 +40,12 @@ from proofhold.escrow.queue import Lease
 from proofhold.exchange import Bundle
 from proofhold.guard import Terms as GuardTerms
 from proofhold.job import PPM
+from proofhold.judges import Judged, VerifierJudge
 from proofhold.receipt import Receipt
 from proofhold.recomputation import recheck
 from proofhold.retention import EvidenceFolder
 from proofhold.standard import standard_verifier
-from proofhold.worker import Judged, Terms, VerifierJudge, Worker
+from proofhold.worker import Terms, Worker
 from settling import MEASURED, accepted, inconclusive, open_hall, rejected
 from stores import DRIVERS, Store, make_store
 from workshop import POLICY, Order, is_running, make_judge, nursery, stock
