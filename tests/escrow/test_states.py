@@ -146,6 +146,13 @@ def test_timers_of_a_state(state: State, timers: set[Timer]) -> None:
     assert set(timers_of(state)) == timers
 
 
+def test_a_transcript_takes_a_bond_wherever_it_still_lies() -> None:
+    for state in (BondState.FROZEN, BondState.UNBONDING):
+        row = bond_move(state, BondEvent.SLASH)
+        assert row is not None
+        assert row.target is BondState.SLASHED
+
+
 def states_in_words() -> Iterator[str]:
     yield "| from | event | to | by | guard | timer | bond |"
     yield "|---|---|---|---|---|---|---|"
