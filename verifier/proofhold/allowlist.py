@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, Final, Self, TypeAlias
 
-from proofhold.canonical import MAX_SAFE_INTEGER, Digest, Json
+from proofhold.canonical import DIGEST_PATTERN, MAX_SAFE_INTEGER, Digest, Json
 from proofhold.errors import Misuse
 from proofhold.job import ACCOUNT_PATTERN, NAME_PATTERN
 from proofhold.keys import Signed
@@ -149,7 +149,7 @@ class Program:
                 raise Misuse(f"{what}: expected one line of 1 to {MAX_WORDS_CHARS} characters")
         if len(self.measurements) > MAX_MEASUREMENTS or len(set(self.measurements)) != len(self.measurements):
             raise Misuse(f"measurements: expected at most {MAX_MEASUREMENTS}, each once")
-        if self.model is not None and not re.fullmatch(r"[0-9a-f]{64}", self.model):
+        if self.model is not None and not re.fullmatch(DIGEST_PATTERN, self.model):
             raise Misuse("model: expected a SHA-256 in lower-case hexadecimal")
         _check_interval(self.valid_from, self.valid_until)
 

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import rfc8785
 
@@ -21,6 +21,7 @@ Digest: TypeAlias = str
 """A SHA-256, as 64 lower-case hexadecimal digits."""
 
 DIGEST_BYTES = 32
+DIGEST_PATTERN: Final = rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}"
 MAX_SAFE_INTEGER = 2**53 - 1
 """JSON's numbers say every integer up to here exactly."""
 BASE64_PIECE_BYTES = 3 * 2**14

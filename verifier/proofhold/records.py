@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from proofhold.canonical import DIGEST_BYTES, MAX_SAFE_INTEGER, Digest, Json
+from proofhold.canonical import DIGEST_BYTES, DIGEST_PATTERN, MAX_SAFE_INTEGER, Digest, Json
 from proofhold.errors import Malformed
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ MAX_TEXT_CHARS = 1024
 MAX_ITEMS = 1024
 
 _HEX = re.compile(r"[0-9a-f]*")
-_is_digest = re.compile(rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}").fullmatch
+_is_digest = re.compile(DIGEST_PATTERN).fullmatch
 
 
 class Record:
@@ -109,7 +109,8 @@ class Record:
         items = self.items(field, max_items=max_items)
         for index, item in enumerate(items):
             if type(item) is not str or not _is_digest(item):
-                raise self.error(f"expected a SHA-256 in hexadecimal, got {_kind(item)}", f"{field}[{index}]")
+                text = f"expected {2 * DIGEST_BYTES} lower-case hexadecimal digits"
+                raise self.error(text, f"{field}[{index}]")
         return tuple(items)
 
     def base64(self, field: str, *, max_bytes: int) -> bytes:

@@ -5,6 +5,7 @@ Nothing else writes a state. Every move looks its row up in the table of `states
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from proofhold.job import MAX_CAPTURES, Claim, Job, SignedClaim, SignedJob
 from proofhold.keys import Signed
 
 JOBS_KEPT = 4096
-"""How many jobs stay in memory once read, some 6 KiB each."""
+"""How many jobs stay in memory once read, some 6 KiB each; and how many claims."""
 
 _OVER = (BondState.FREE, BondState.SLASHED)
 """Where a bond's way ends."""
@@ -101,7 +102,7 @@ def read_job(data: bytes) -> SignedJob:
     return Signed.decode(Job, data)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=JOBS_KEPT)
 def read_claim(data: bytes) -> SignedClaim:
     """Read a claim that was stored."""
     return Signed.decode(Claim, data)
@@ -142,6 +143,15 @@ def load(books: Books, hold: Digest, seq: int) -> Capture:
         blamed=bool(row["blamed"]),
         leases=row["leases"],
     )
+
+
+def fetch(books: Books, captures: Iterable[tuple[Digest, int]]) -> None:
+    """Read what `load` is going to ask for, of many captures at once: their holds first, which locks them."""
+    keys = list(captures)
+    holds = [(hold,) for hold, _ in keys]
+    books.fetch(HOLD, holds)
+    books.fetch(JOB, holds)
+    books.fetch(CAPTURE, keys)
 
 
 def require_claimed(capture: Capture) -> Capture:

@@ -30,8 +30,6 @@ from proofhold.escrow.tables import (
     CAPTURE,
     DOCUMENT,
     GUARD_HOLD,
-    HOLD,
-    JOB,
     SECRET,
     WORK,
     WORK_BODY,
@@ -347,10 +345,9 @@ def _take(
     rows = tx.execute(_READY + _FIRST + _ALONE[tx.dialect], (now, limit)).fetchall()
     keys = [(row["hold"], row["seq"]) for row in rows]
     books = Books(tx)
-    books.fetch(HOLD, [(hold,) for hold, _ in keys])
-    books.fetch(JOB, [(hold,) for hold, _ in keys])
+    moves.fetch(books, keys)
     # Read only now that nobody else can move these holds: what was ready may be so no more.
-    for table in (CAPTURE, WORK, WORK_BODY):
+    for table in (WORK, WORK_BODY):
         books.fetch(table, keys)
     books.fetch(DOCUMENT, [(*key, "claim") for key in keys])
     captures = [moves.load(books, hold, seq) for hold, seq in keys]
@@ -425,10 +422,9 @@ def _renew(
     now: int,
 ) -> tuple[tuple[Digest, int], ...]:
     books, renewed = Books(tx), []
-    books.fetch(HOLD, [(lease.hold,) for lease in leases])
-    books.fetch(JOB, [(lease.hold,) for lease in leases])
-    books.fetch(CAPTURE, [(lease.hold, lease.seq) for lease in leases])
-    books.fetch(WORK, [(lease.hold, lease.seq) for lease in leases])
+    keys = [(lease.hold, lease.seq) for lease in leases]
+    moves.fetch(books, keys)
+    books.fetch(WORK, keys)
     books.fetch(ATTEMPT, [(lease.hold, lease.seq, lease.number) for lease in leases])
     for lease in leases:
         capture = moves.load(books, lease.hold, lease.seq)

@@ -6,11 +6,11 @@ What many ask for at the same moment, a lease or a ruling, is read, decided and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from proofhold.canonical import DIGEST_BYTES, Digest
+from proofhold.canonical import DIGEST_PATTERN, Digest
 from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow import disputing, guarding, guards, moves, queue, reports, timers
@@ -35,13 +35,15 @@ from proofhold.escrow.tables import (
     CAPTURE,
     DECISION,
     GUARD_HOLD,
-    HOLD,
     JOB,
     ONE_USE,
     TRANSFER,
     WORK,
 )
 from proofhold.guard import Observation
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_RULINGS = 8192
 """How many rulings one transaction takes."""
@@ -142,7 +144,7 @@ def take_one_use(books: Books, hold: Digest, seq: int, digests: Iterable[Digest]
 
 def _require_ruling(ruled: Ruled, now: int) -> None:
     guards.require_time(now)
-    if not re.fullmatch(rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}", ruled.receipt_digest, re.ASCII):
+    if not re.fullmatch(DIGEST_PATTERN, ruled.receipt_digest):
         raise Misuse(f"receipt digest: got {ruled.receipt_digest[:80]!r}")
     if not 0 < len(ruled.receipt) <= MAX_RECEIPT_BYTES:
         raise Misuse(f"receipt: {len(ruled.receipt)} bytes, expected 1 to {MAX_RECEIPT_BYTES}")
@@ -152,25 +154,18 @@ def _begin_all(
     tx: Transaction, wanted: Sequence[tuple[Digest, int, int, int]]
 ) -> tuple[CaptureRecord | Refused, ...]:
     """Take leases, each for a capture, for so many seconds, as of its own time."""
-    books, refused = Books(tx), dict[int, Refused]()
-    holds = sorted({(hold,) for hold, *_ in wanted})
-    for table in (HOLD, JOB, GUARD_HOLD):
-        books.fetch(table, holds)
-    books.fetch(CAPTURE, sorted({(hold, seq) for hold, seq, *_ in wanted}))
-    for number, (hold, seq, lease_s, now) in enumerate(wanted):
-        try:
-            with books.attempt():
-                _begin(books, hold, seq, lease_s=lease_s, now=now)
-        except Refused as refusal:
-            refused[number] = refusal
-    books.flush()
+    books = Books(tx)
+    moves.fetch(books, sorted({(hold, seq) for hold, seq, *_ in wanted}))
+    books.fetch(GUARD_HOLD, sorted({(hold,) for hold, *_ in wanted}))
+    taken = _attempt_each(books, wanted, _begin)
     return tuple(
-        refused.get(number) or reports.capture_record(tx, hold, seq)
-        for number, (hold, seq, *_) in enumerate(wanted)
+        one if isinstance(one, Refused) else reports.capture_record(tx, hold, seq)
+        for one, (hold, seq, *_) in zip(taken, wanted, strict=True)
     )
 
 
-def _begin(books: Books, hold: Digest, seq: int, *, lease_s: int, now: int) -> None:
+def _begin(books: Books, wanted: tuple[Digest, int, int, int]) -> None:
+    hold, seq, lease_s, now = wanted
     capture = timers.advance(books, moves.require_claimed(moves.load(books, hold, seq)), now=now)
     if capture.state is State.VERIFYING:
         raise Refused("escrow.leased", f"its verification is under way, until {capture.due} at most")
@@ -181,18 +176,24 @@ def _apply_all(tx: Transaction, rulings: Sequence[tuple[Ruled, int]]) -> tuple[O
     """Carry out rulings, each as of its own time: read for all, decide one by one, write for all."""
     books = Books(tx)
     _fetch_for(books, [ruled for ruled, _ in rulings])
-    outcomes: list[Outcome] = []
-    for ruled, now in rulings:
+    return tuple(_attempt_each(books, rulings, _apply))
+
+
+def _attempt_each(books: Books, wanted: Iterable[T], decide: Callable[[Books, T], R]) -> list[R | Refused]:
+    """Decide one by one, a refusal being that of one alone, and write for all."""
+    outcomes: list[R | Refused] = []
+    for one in wanted:
         try:
             with books.attempt():
-                outcomes.append(_apply(books, ruled, now))
+                outcomes.append(decide(books, one))
         except Refused as refusal:
             outcomes.append(refusal)
     books.flush()
-    return tuple(outcomes)
+    return outcomes
 
 
-def _apply(books: Books, ruled: Ruled, now: int) -> Applied:
+def _apply(books: Books, wanted: tuple[Ruled, int]) -> Applied:
+    ruled, now = wanted
     hold, seq, ruling = ruled.hold, ruled.seq, ruled.ruling
     capture = moves.load(books, hold, seq)
     stands = books.find(DECISION, hold, seq, ruling.value)
@@ -220,9 +221,7 @@ def _fetch_for(books: Books, rulings: Sequence[Ruled]) -> None:
     """Read with a few statements everything that many rulings are going to ask for."""
     captures = sorted({(ruled.hold, ruled.seq) for ruled in rulings})
     holds = sorted({(hold,) for hold, _ in captures})
-    books.fetch(HOLD, holds)
-    books.fetch(JOB, holds)
-    books.fetch(CAPTURE, captures)
+    moves.fetch(books, captures)
     books.fetch(DECISION, [(r.hold, r.seq, r.ruling.value) for r in rulings])
     books.fetch(GUARD_HOLD, holds)
     books.fetch(WORK, captures)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proofhold import canonical
-from proofhold.canonical import Digest
+from proofhold.canonical import DIGEST_PATTERN, Digest
 from proofhold.core import Fault
 from proofhold.errors import Misuse
 from proofhold.escrow.paybook import GatedPayment, PaymentBook
@@ -28,7 +28,6 @@ EXTENSION = "proofhold"
 """Names the job in a payment, and carries the receipt in a settlement."""
 
 IDENTIFIER_PATTERN = r"[A-Za-z0-9_-]{16,128}"
-DIGEST_PATTERN = r"[0-9a-f]{64}"
 AMOUNT_PATTERN = r"0|[1-9][0-9]{0,77}"
 MAX_NAME_CHARS = 256
 
