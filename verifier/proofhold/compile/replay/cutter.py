@@ -77,7 +77,7 @@ def _affordable(
     A weight alone leaves gaps: from one to the next, three cuts may go at once. So the best chain of each
     number of cuts is looked at, of each weight until the best of all numbers is affordable.
     """
-    found: list[_State] = [(1.0, ())]
+    found: list[_State] = []
     for weight in WEIGHTS:
         states = _best_chains(usable, segments, weight, run_s)
         for _, chain in states:
@@ -86,7 +86,7 @@ def _affordable(
                 found.append((_imbalance(chain) + cost, chain))
         _, best = min(states, key=lambda state: state[0])
         if sum(_committing(cut, run_s) for cut in best) <= most_committing:
-            return min(found, key=lambda state: state[0])[1] if weight > WEIGHTS[0] else best
+            return min(found, key=lambda state: state[0])[1]
     return ()
 
 
