@@ -176,14 +176,9 @@ def stock(
             continue
         steps: list[Operation[Any]] = []
         for number, job in zip(numbers, jobs, strict=True):
-            nonce, provider = bytes.fromhex(job.document.nonce), providers[number % len(providers)]
+            provider = providers[number % len(providers)]
             bundle = _bundle(job, forged(number), proved, provider, amount=claimed_amount)
-            steps += [
-                op.draw_secret(nonce, _secret(number)),
-                op.fund(escrow.id, job, now=now),
-                op.record_claim(bundle.exchange.claim, bundle.exchange.output, now=now, one_use=()),
-            ]
-            steps += [adding(job.digest, 0, bundle.encode(), now=now)] if queued else []
+            steps += _steps(escrow, bundle, number, now=now, queued=queued)
         write(escrow, *steps)
     return made
 
@@ -215,14 +210,20 @@ def hand_in(escrow: LedgerEscrow, bundles: Sequence[Bundle]) -> None:
     now = int(time.time())
     escrow.deposit(BUYER.public, PRICE * len(bundles), USDC, key="proved", now=now)
     for number, bundle in enumerate(bundles):
-        exchange = bundle.exchange
-        write(
-            escrow,
-            op.draw_secret(bytes.fromhex(exchange.job.document.nonce), _secret(number)),
-            op.fund(escrow.id, exchange.job, now=now),
-            op.record_claim(exchange.claim, exchange.output, now=now, one_use=()),
-            adding(exchange.job.digest, 0, bundle.encode(), now=now),
-        )
+        write(escrow, *_steps(escrow, bundle, number, now=now))
+
+
+def _steps(
+    escrow: LedgerEscrow, bundle: Bundle, number: int, *, now: int, queued: bool = True
+) -> list[Operation[Any]]:
+    """Give what brings a job from its draft into the queue."""
+    job, exchange = bundle.exchange.job, bundle.exchange
+    steps: list[Operation[Any]] = [
+        op.draw_secret(bytes.fromhex(job.document.nonce), _secret(number)),
+        op.fund(escrow.id, job, now=now),
+        op.record_claim(exchange.claim, exchange.output, now=now, one_use=()),
+    ]
+    return [*steps, adding(job.digest, 0, bundle.encode(), now=now)] if queued else steps
 
 
 def _is_known(escrow: LedgerEscrow, hold: Digest) -> bool:
